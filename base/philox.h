@@ -1,0 +1,68 @@
+/*
+ * Counter-based random numbers: Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
+ * A number is a pure function of (key, counter), so every thread, rank, batch and backend draws the same ones.
+ *
+ * Domains (the last counter word) keep uses apart; each lists what its counter words hold:
+ *   PHILOX_SCORE    key = seed, counter = {element / 4, pass, head, model << 4 | domain}
+ *   PHILOX_TRAIN    key = seed, counter = {element / 4, galaxy key, step, head << 8 | domain}
+ *   PHILOX_WEIGHTS  key = seed, counter = {element / 4, tensor index, 0, domain}
+ *   PHILOX_SELECT   key = seed, counter = {galaxy key low, galaxy key high, cycle, domain}
+ *   PHILOX_SHUFFLE  key = seed, counter = {element, epoch, step, domain}
+ *   PHILOX_GATE     key = seed, counter = {element / 4, resample, 0, domain}
+ *   PHILOX_SURVEY   key = seed, counter = {element / 4, galaxy, stage, domain}   (simulator)
+ *   PHILOX_VOTES    key = seed, counter = {element, galaxy, classification, domain}   (simulator)
+ */
+#ifndef TRIAGE_BASE_PHILOX_H
+#define TRIAGE_BASE_PHILOX_H
+
+#include <math.h>
+#include <stdint.h>
+
+enum philox_domain {
+    PHILOX_SCORE = 1,
+    PHILOX_TRAIN,
+    PHILOX_WEIGHTS,
+    PHILOX_SELECT,
+    PHILOX_SHUFFLE,
+    PHILOX_GATE,
+    PHILOX_SURVEY,
+    PHILOX_VOTES,
+};
+
+struct philox {
+    uint32_t word[4];
+};
+
+/* Ten rounds over the counter {c0, c1, c2, c3} with the 64-bit key. Four independent uniform 32-bit words. */
+static inline struct philox philox(uint64_t key, uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3)
+{
+    uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
+    for (int round = 0; round < 10; round++) {
+        uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
+        uint32_t n0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0, n2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
+        c1 = (uint32_t)p1;
+        c3 = (uint32_t)p0;
+        c0 = n0;
+        c2 = n2;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    return (struct philox){{c0, c1, c2, c3}};
+}
+
+/* Uniform in [0, 1) with 24 bits. */
+static inline float philox_uniform(uint32_t word)
+{
+    return (float)(word >> 8) * 0x1p-24f;
+}
+
+/* Two standard normal numbers from two words (Box and Muller 1958). */
+static inline void philox_normal(uint32_t a, uint32_t b, float out[2])
+{
+    double radius = sqrt(-2.0 * log(((double)a + 1.0) * 0x1p-32));
+    double angle = 6.283185307179586 * ((double)b * 0x1p-32);
+    out[0] = (float)(radius * cos(angle));
+    out[1] = (float)(radius * sin(angle));
+}
+
+#endif
