@@ -1,0 +1,250 @@
+/* The table of configuration keys and what is done with it; see config.h. */
+#include "daemon/config.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/ini.h"
+#include "model/information.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum key_type { KEY_TEXT, KEY_INTEGER, KEY_REAL, KEY_CHOICE };
+
+struct config_key {
+    const char *section, *name;
+    enum key_type type;
+    int reloadable;
+    size_t offset;
+    const char *value; /* default */
+    double minimum, maximum;
+    const char *help; /* for KEY_CHOICE the help starts with the choices, divided by '|' */
+};
+
+#define FIELD(field) offsetof(struct config, field)
+
+/* clang-format off */
+static const struct config_key keys[] = {
+    {"instance", "name", KEY_TEXT, 0, FIELD(name), "default", 0, 0, "name of this instance, shown in status"},
+    {"instance", "schema", KEY_TEXT, 0, FIELD(schema), "gz2", 0, 0, "decision tree: a name of etc/schemas, or the path of an .ini file"},
+    {"instance", "state", KEY_TEXT, 0, FIELD(state), "/var/lib/triaged", 0, 0, "folder of pool, models and the private database; absolute"},
+    {"instance", "run", KEY_TEXT, 0, FIELD(run), "", 0, 0, "folder of the sockets; empty = STATE/run"},
+    {"instance", "seed", KEY_INTEGER, 0, FIELD(seed), "1", 0, 9e15, "seed of every random choice; same seed, same ranking"},
+    {"database", "url", KEY_TEXT, 0, FIELD(database_url), "", 0, 0, "libpq connection string; empty = a private PostgreSQL cluster under STATE"},
+    {"images", "side", KEY_INTEGER, 0, FIELD(image_side), "300", 32, 2048, "pixels per side of the stored image; fixed when the pool is made"},
+    {"images", "channels", KEY_INTEGER, 0, FIELD(image_channels), "1", 1, 3, "1 = grey (mean of the channels), 3 = colour; fixed when the pool is made"},
+    {"trunk", "weights", KEY_TEXT, 0, FIELD(trunk_weights), "", 0, 0, "EfficientNet-B0 weights (.safetensors, timm names); empty = seeded random"},
+    {"trunk", "side", KEY_INTEGER, 0, FIELD(trunk_side), "224", 32, 1024, "pixels per side the network sees: the centre of the stored image"},
+    {"trunk", "calibration_images", KEY_INTEGER, 0, FIELD(calibration_images), "64", 8, 256, "images whose statistics scale a random trunk"},
+    {"worker", "threads", KEY_INTEGER, 0, FIELD(threads), "0", 0, 512, "compute threads; 0 = one per core"},
+    {"worker", "embed_chunk", KEY_INTEGER, 1, FIELD(embed_chunk), "256", 8, 4096, "galaxies per embedding job; a cycle waits for at most one"},
+    {"worker", "job_timeout_s", KEY_INTEGER, 1, FIELD(job_timeout_s), "600", 5, 86400, "a job without progress for so long is ended and tried again"},
+    {"heads", "count", KEY_INTEGER, 0, FIELD(heads), "5", 1, 16, "heads of the ensemble; fixed for the first model"},
+    {"heads", "dropout", KEY_REAL, 0, FIELD(dropout), "0.2", 0, 0.9, "share of the embedding dropped in each pass; fixed for the first model"},
+    {"heads", "passes", KEY_INTEGER, 1, FIELD(passes), "30", 1, 1000, "MC-dropout passes over all heads together; a multiple of heads.count"},
+    {"heads", "learning_rate", KEY_REAL, 1, FIELD(learning_rate), "0.001", 1e-7, 1, "AdamW step"},
+    {"heads", "weight_decay", KEY_REAL, 1, FIELD(weight_decay), "0.1", 0, 100, "AdamW decay of the weights"},
+    {"heads", "batch", KEY_INTEGER, 1, FIELD(batch), "64", 1, 65536, "galaxies per step"},
+    {"heads", "epochs_max", KEY_INTEGER, 1, FIELD(epochs_max), "100", 1, 10000, "passes over the labelled galaxies at most, per fit"},
+    {"heads", "patience", KEY_INTEGER, 1, FIELD(patience), "10", 1, 10000, "epochs without a better validation loss before a fit stops"},
+    {"score", "kind", KEY_CHOICE, 1, FIELD(score_kind), "votes", 0, 0, "votes|one-vote|binomial: mutual information of the votes still due, of one vote, or as W+20"},
+    {"queue", "size", KEY_INTEGER, 1, FIELD(queue_size), "100", 1, 100000, "galaxies offered to volunteers at a time"},
+    {"queue", "holdout_share", KEY_REAL, 1, FIELD(holdout_share), "0.1", 0, 1, "share for the validation and gate galaxies (random draws)"},
+    {"queue", "random_share", KEY_REAL, 1, FIELD(random_share), "0.1", 0, 1, "share of the rest drawn at random, as a control; 1 = no active choice"},
+    {"queue", "retire_votes", KEY_INTEGER, 1, FIELD(retire_votes), "40", 1, 65535, "classifications after which a galaxy is done"},
+    {"queue", "lease_s", KEY_INTEGER, 1, FIELD(lease_s), "86400", 1, 31536000, "seconds a galaxy may stay in the queue before its place is given away"},
+    {"cycle", "votes_min", KEY_INTEGER, 1, FIELD(votes_min), "200", 1, 1e9, "new votes that start a cycle at once"},
+    {"cycle", "wait_ms", KEY_INTEGER, 1, FIELD(wait_ms), "60000", 100, 86400000, "with fewer new votes a cycle starts after so long"},
+    {"votes", "batch", KEY_INTEGER, 1, FIELD(vote_batch), "5000", 1, 100000, "votes applied per transaction"},
+    {"votes", "poll_ms", KEY_INTEGER, 1, FIELD(poll_ms), "1000", 50, 60000, "look for votes at least this often, notified or not"},
+    {"models", "keep", KEY_INTEGER, 1, FIELD(models_keep), "100", 2, 10000, "model files kept; older ones are deleted, never the champion"},
+    {"feed", "publish", KEY_TEXT, 0, FIELD(feed_publish), "tcp://127.0.0.1:5571", 0, 0, "endpoint of the feed (loopback or ipc)"},
+    {"feed", "snapshot", KEY_TEXT, 0, FIELD(feed_snapshot), "tcp://127.0.0.1:5572", 0, 0, "endpoint for snapshots and replays (loopback or ipc)"},
+    {"feed", "record", KEY_TEXT, 0, FIELD(feed_record), "", 0, 0, "file that receives every feed message instead of the sockets; empty = publish"},
+};
+/* clang-format on */
+#define KEY_COUNT (sizeof keys / sizeof *keys)
+
+static void *field(const struct config *config, const struct config_key *key)
+{
+    return (char *)(uintptr_t)config + key->offset;
+}
+
+static int set_number(struct config *config, const struct config_key *key, const char *value)
+{
+    char *end;
+    errno = 0;
+    double number = strtod(value, &end);
+    if (end == value || *end || errno || !isfinite(number))
+        return error_set(ERROR_INPUT, "%s.%s = %s is not a number", key->section, key->name, value);
+    if (key->type == KEY_INTEGER && number != floor(number))
+        return error_set(ERROR_INPUT, "%s.%s = %s must be a whole number", key->section, key->name, value);
+    if (number < key->minimum || number > key->maximum)
+        return error_set(ERROR_INPUT, "%s.%s = %s is out of range: %g to %g", key->section, key->name, value,
+                         key->minimum, key->maximum);
+    if (key->type == KEY_INTEGER)
+        *(int64_t *)field(config, key) = (int64_t)number;
+    else
+        *(double *)field(config, key) = number;
+    return 0;
+}
+
+/* 1 if `value` is one of "a|b|c" before the colon in the help. */
+static int is_choice(const char *help, const char *value)
+{
+    size_t length = strlen(value), end = strcspn(help, ":");
+    for (size_t at = 0; at < end; at += strcspn(help + at, "|:") + 1)
+        if (strcspn(help + at, "|:") == length && strncmp(help + at, value, length) == 0)
+            return 1;
+    return 0;
+}
+
+static int set_value(struct config *config, const struct config_key *key, const char *value)
+{
+    if (key->type == KEY_INTEGER || key->type == KEY_REAL)
+        return set_number(config, key, value);
+    if (key->type == KEY_CHOICE && !is_choice(key->help, value))
+        return error_set(ERROR_INPUT, "%s.%s = %s: expected %.*s", key->section, key->name, value,
+                         (int)strcspn(key->help, ":"), key->help);
+    if (strlen(value) >= CONFIG_TEXT_BYTES)
+        return error_set(ERROR_LIMIT, "%s.%s is longer than %d characters", key->section, key->name,
+                         CONFIG_TEXT_BYTES - 1);
+    memcpy(field(config, key), value, strlen(value) + 1);
+    return 0;
+}
+
+void config_defaults(struct config *config)
+{
+    *config = (struct config){0};
+    for (size_t i = 0; i < KEY_COUNT; i++)
+        set_value(config, &keys[i], keys[i].value);
+}
+
+static int on_entry(void *context, const char *section, const char *name, const char *value, int line)
+{
+    (void)line;
+    int section_known = 0;
+    for (size_t i = 0; i < KEY_COUNT; i++) {
+        if (strcmp(keys[i].section, section) != 0)
+            continue;
+        section_known = 1;
+        if (name && strcmp(keys[i].name, name) == 0)
+            return set_value(context, &keys[i], value);
+    }
+    if (!section_known)
+        return error_set(ERROR_INPUT, "unknown section [%s]", section);
+    return name ? error_set(ERROR_INPUT, "unknown key %s.%s (see triaged.conf(5))", section, name) : 0;
+}
+
+static int check_together(const struct config *config)
+{
+    if (config->state[0] != '/')
+        return error_set(ERROR_INPUT, "instance.state = %s must be an absolute path", config->state);
+    if (config->trunk_side > config->image_side)
+        return error_set(ERROR_INPUT, "trunk.side = %lld is larger than images.side = %lld",
+                         (long long)config->trunk_side, (long long)config->image_side);
+    if (config->image_channels == 2)
+        return error_set(ERROR_INPUT, "images.channels = 2: 1 (grey) or 3 (colour)");
+    if (config->passes % config->heads)
+        return error_set(ERROR_INPUT, "heads.passes = %lld is not a multiple of heads.count = %lld",
+                         (long long)config->passes, (long long)config->heads);
+    return 0;
+}
+
+int config_read(const char *path, struct config *ret_config)
+{
+    struct config config;
+    config_defaults(&config);
+    int result = 0;
+    if (path) {
+        result = ini_read(path, on_entry, &config);
+        if (result)
+            return result;
+        snprintf(config.file, sizeof config.file, "%s", path);
+    }
+    if (!config.run[0] &&
+        (result = file_path(config.run, sizeof config.run, "%s/run", config.state)))
+        return result;
+    result = check_together(&config);
+    if (result)
+        return path ? error_prefix(result, "%s: ", path) : result;
+    *ret_config = config;
+    return 0;
+}
+
+static void print_value(const struct config *config, const struct config_key *key, FILE *out)
+{
+    if (key->type == KEY_INTEGER)
+        fprintf(out, "%lld", (long long)*(int64_t *)field(config, key));
+    else if (key->type == KEY_REAL)
+        fprintf(out, "%.10g", *(double *)field(config, key));
+    else
+        fprintf(out, "%s", (char *)field(config, key));
+}
+
+void config_print(const struct config *config, FILE *out)
+{
+    const char *section = "";
+    for (size_t i = 0; i < KEY_COUNT; i++) {
+        if (strcmp(section, keys[i].section) != 0) {
+            section = keys[i].section;
+            fprintf(out, "%s[%s]\n", i ? "\n" : "", section);
+        }
+        fprintf(out, "# %s (%s)\n%s = ", keys[i].help, keys[i].reloadable ? "reloadable" : "needs a restart",
+                keys[i].name);
+        print_value(config, &keys[i], out);
+        fputc('\n', out);
+    }
+}
+
+static size_t value_size(const struct config_key *key)
+{
+    return key->type == KEY_INTEGER ? sizeof(int64_t) : key->type == KEY_REAL ? sizeof(double) : CONFIG_TEXT_BYTES;
+}
+
+void config_reload(struct config *config, const struct config *next, char *ret_restart, int size)
+{
+    int used = 0;
+    ret_restart[0] = 0;
+    for (size_t i = 0; i < KEY_COUNT; i++) {
+        size_t bytes = value_size(&keys[i]);
+        int text = keys[i].type == KEY_TEXT || keys[i].type == KEY_CHOICE;
+        int same = text ? strcmp(field(config, &keys[i]), field(next, &keys[i])) == 0
+                        : memcmp(field(config, &keys[i]), field(next, &keys[i]), bytes) == 0;
+        if (same)
+            continue;
+        if (keys[i].reloadable)
+            memcpy(field(config, &keys[i]), field(next, &keys[i]), bytes);
+        else if (used < size)
+            used += snprintf(ret_restart + used, (size_t)(size - used), "%s%s.%s", used ? ", " : "",
+                             keys[i].section, keys[i].name);
+    }
+}
+
+int config_schema_path(const struct config *config, char *path, int size)
+{
+    static const char *const folders[] = {TRIAGE_DATA_FOLDER "/schemas", TRIAGE_SOURCE_FOLDER "/etc/schemas"};
+    if (strchr(config->schema, '/'))
+        return file_path(path, (size_t)size, "%s", config->schema);
+    for (int i = 0; i < 2; i++) {
+        int result = file_path(path, (size_t)size, "%s/%s.ini", folders[i], config->schema);
+        if (result || file_exists(path))
+            return result;
+    }
+    return error_set(ERROR_NOT_FOUND, "no decision tree named '%s' in %s: give a name from there or a path",
+                     config->schema, folders[0]);
+}
+
+int config_score_kind(const struct config *config)
+{
+    static const struct {
+        const char *name;
+        enum information_kind kind;
+    } kinds[] = {{"votes", INFORMATION_VOTES}, {"one-vote", INFORMATION_ONE_VOTE}, {"binomial", INFORMATION_BINOMIAL}};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (strcmp(config->score_kind, kinds[i].name) == 0)
+            return kinds[i].kind;
+    return INFORMATION_VOTES;
+}

@@ -1,0 +1,111 @@
+/*
+ * Galaxies without an embedding go to the worker, a chunk at a time in key order; images that cannot be read are put
+ * into quarantine with their reason and never stop anything.
+ */
+#include "base/clock.h"
+#include "base/error.h"
+#include "connectors/galaxies.h"
+#include "daemon/daemon.h"
+#include "daemon/jobs.h"
+#include "daemon/log.h"
+
+#include <stdlib.h>
+
+#define RETRY_MS 1000
+
+bool embed_finished(const struct daemon *daemon)
+{
+    return daemon->sync.step == SYNC_DONE && daemon->embed.after_key >= daemon->galaxies;
+}
+
+static void count_galaxy(struct daemon *daemon, uint64_t key)
+{
+    if (pool_state(&daemon->pool, key - 1)->flags & POOL_BAD)
+        daemon->embed.bad++;
+    else if (*pool_embedding_version(&daemon->pool, key - 1))
+        daemon->embed.embedded++;
+}
+
+static bool needs_embedding(const struct daemon *daemon, uint64_t key)
+{
+    return !(pool_state(&daemon->pool, key - 1)->flags & POOL_BAD) &&
+           *pool_embedding_version(&daemon->pool, key - 1) == 0;
+}
+
+/* Walks over galaxies that are done already, a bounded stretch per step. */
+static void skip_done(struct daemon *daemon)
+{
+    struct embed *embed = &daemon->embed;
+    for (int i = 0; i < 65536 && embed->after_key < daemon->galaxies; i++) {
+        if (needs_embedding(daemon, embed->after_key + 1))
+            return;
+        count_galaxy(daemon, ++embed->after_key);
+    }
+}
+
+static void on_embedded(void *context, int code, const json_t *answer)
+{
+    struct daemon *daemon = context;
+    struct embed *embed = &daemon->embed;
+    const json_t *pair;
+    size_t index;
+    embed->in_flight = false;
+    if (code) {
+        log_warning("images were not embedded: %s; trying again", error_message());
+        snprintf(daemon->problem, sizeof daemon->problem, "embedding: %s", error_message());
+        embed->retry_at_ms = clock_ms() + RETRY_MS;
+        return;
+    }
+    json_array_foreach(json_object_get(answer, "bad"), index, pair)
+    {
+        uint64_t key = (uint64_t)json_integer_value(json_array_get(pair, 0));
+        const char *reason = json_string_value(json_array_get(pair, 1));
+        if (key < 1 || key > daemon->galaxies)
+            continue;
+        daemon_set_flag(daemon, key, POOL_BAD, true);
+        daemon_retract(daemon, key, "bad_image");
+        galaxies_send_bad(daemon->database, key, reason ? reason : "unreadable");
+    }
+    while (embed->after_key < embed->page_last)
+        count_galaxy(daemon, ++embed->after_key);
+    if (embed_finished(daemon)) {
+        log_info("embedded %llu galaxies, %llu images are bad", (unsigned long long)embed->embedded,
+                 (unsigned long long)embed->bad);
+        daemon->problem[0] = 0;
+        daemon->cycle.wanted = true;
+    }
+}
+
+static void on_page(void *context, int code, const struct database_result *result)
+{
+    struct daemon *daemon = context;
+    struct embed *embed = &daemon->embed;
+    embed->in_flight = false;
+    int rows = code ? 0 : database_rows(result);
+    if (!rows) {
+        embed->retry_at_ms = clock_ms() + RETRY_MS;
+        return;
+    }
+    json_t *galaxies = json_array();
+    for (int row = 0; row < rows; row++) {
+        uint64_t key = strtoull(database_value(result, row, 0), NULL, 10);
+        if (key <= daemon->galaxies && needs_embedding(daemon, key))
+            json_array_append_new(galaxies, json_pack("[I,s]", (json_int_t)key, database_value(result, row, 2)));
+        embed->page_last = key;
+    }
+    code = worker_link_send(&daemon->worker, "embed", json_pack("{s:o}", "galaxies", galaxies), on_embedded, daemon);
+    embed->in_flight = code == 0;
+}
+
+void embed_step(struct daemon *daemon)
+{
+    struct embed *embed = &daemon->embed;
+    if (embed->in_flight || daemon->sync.step != SYNC_DONE || clock_ms() < embed->retry_at_ms)
+        return;
+    skip_done(daemon);
+    if (embed->after_key >= daemon->galaxies || daemon->worker.state != WORKER_IDLE || daemon->cycle.in_flight ||
+        daemon->cycle.step == CYCLE_FIT || daemon->cycle.step == CYCLE_RANK)
+        return;
+    embed->in_flight = galaxies_send_page(daemon->database, embed->after_key, (int)daemon->config.embed_chunk,
+                                          on_page, daemon) == 0;
+}

@@ -1,0 +1,24 @@
+/*
+ * The jobs the control process gives to the worker: small JSON messages over the channel; bulk data goes through
+ * the pool and the model files. One job at a time. Every message names its job, so an answer to a job that was
+ * given up is recognised and dropped.
+ *
+ *   daemon -> worker
+ *     {"job": N, "kind": "embed", "galaxies": [[key, "path"], ...]}                  decode, embed
+ *     {"job": N, "kind": "fit", "number": N, "parent": N, "horizon": "xid"}          train heads, judge, write the model file
+ *     {"job": N, "kind": "rank", "model": N, "cycle": N, "queue_size": N, "kept_holdout": N, "kept_random": N, "kept_active": N}
+ *   worker -> daemon
+ *     {"hello": pid, "threads": N, "backend": "cpu"}
+ *     {"job": N, "progress": 0..1}                                                   at least every few seconds
+ *     {"job": N, "ok": false, "code": N, "message": "..."}
+ *     {"job": N, "ok": true, ...}   embed: embedded, bad [[key, "reason"], ...], seconds
+ *                                   fit: labels, epochs, holdout_nll, champion_nll, constant_nll, promoted, reason, seconds
+ *                                   rank: scored, seconds, selected [[key, "stream", probability], ...]
+ */
+#ifndef TRIAGE_DAEMON_JOBS_H
+#define TRIAGE_DAEMON_JOBS_H
+
+#define JOB_MESSAGE_BYTES_MAX (8 << 20)
+#define TRUNK_FIRST           1 /* number of the trunk made or imported when the pool was first embedded */
+
+#endif

@@ -1,0 +1,86 @@
+/* See setup.h. */
+#include "daemon/setup.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "daemon/log.h"
+#include "model/net.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+int setup_schema(const struct config *config, struct schema *ret_schema)
+{
+    char path[FILE_PATH_BYTES];
+    int result = config_schema_path(config, path, sizeof path);
+    return result ? result : schema_load(path, ret_schema);
+}
+
+int setup_folders(const struct config *config)
+{
+    static const char *const folders[] = {"", "/models", "/pool"};
+    char path[FILE_PATH_BYTES];
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        int result = file_path(path, sizeof path, "%s%s", config->state, folders[i]);
+        if (!result)
+            result = file_make_folder(path, 0755);
+        if (result)
+            return result;
+    }
+    return file_make_folder(config->run, 0755);
+}
+
+int setup_pool(const struct config *config, const struct schema *schema, enum pool_mode mode, struct pool *ret_pool)
+{
+    static struct net net;
+    char path[FILE_PATH_BYTES];
+    net_efficientnet_b0((int)config->image_channels, (int)config->trunk_side, &net);
+    struct pool_layout layout = {.answers = schema->answers,
+                                 .questions = schema->questions,
+                                 .embedding_inputs = net.outputs,
+                                 .pixel_side = (int)config->image_side,
+                                 .pixel_channels = (int)config->image_channels};
+    memcpy(layout.schema_hash, schema->hash, sizeof layout.schema_hash);
+    int result = file_path(path, sizeof path, "%s/pool", config->state);
+    return result ? result : pool_open(path, &layout, mode, ret_pool);
+}
+
+int setup_database(const struct config *config, bool *ret_owned, struct private_postgres *ret_postgres, char *url,
+                   size_t url_size)
+{
+    char folder[FILE_PATH_BYTES];
+    *ret_owned = false;
+    if (config->database_url[0])
+        return file_path(url, url_size, "%s", config->database_url);
+    int result = file_path(folder, sizeof folder, "%s/postgres", config->state);
+    if (!result)
+        result = private_postgres_start(folder, ret_postgres);
+    if (result)
+        return result;
+    *ret_owned = true;
+    return file_path(url, url_size, "%s", ret_postgres->url);
+}
+
+/* Signals are blocked while the daemon starts; this looks whether one of those that end it is waiting. */
+static int asked_to_stop(void)
+{
+    sigset_t waiting;
+    sigpending(&waiting);
+    return sigismember(&waiting, SIGTERM) || sigismember(&waiting, SIGINT);
+}
+
+int setup_connect(const char *url, int patience_s, struct database **ret_database)
+{
+    int64_t deadline_ms = clock_ms() + (int64_t)patience_s * 1000;
+    int result, told = 0;
+    while ((result = database_open(url, ret_database)) == ERROR_UNAVAILABLE && clock_ms() < deadline_ms) {
+        if (!told++)
+            log_warning("the database is away: %s; trying for %d s", error_message(), patience_s);
+        if (asked_to_stop())
+            return error_set(ERROR_CANCELLED, "asked to stop while waiting for the database");
+        poll(NULL, 0, 500);
+    }
+    return result;
+}

@@ -1,0 +1,201 @@
+/*
+ * The embedding job: decode images into the pool's pixel column (one thread per core), make or load the trunk, run
+ * it once per galaxy, store half-precision embeddings.
+ */
+#include "base/error.h"
+#include "base/half.h"
+#include "connectors/image.h"
+#include "daemon/jobs.h"
+#include "daemon/log.h"
+#include "daemon/models.h"
+#include "daemon/worker_jobs.h"
+#include "base/file.h"
+#include "model/input.h"
+#include "model/safetensors.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DECODE_THREADS_MAX 64
+
+struct image {
+    uint64_t key;
+    const char *path;
+    int bad;
+    char reason[160];
+};
+
+struct decoding {
+    struct worker *worker;
+    struct image *images;
+    long count;
+    atomic_long next;
+};
+
+static void *decode_some(void *context)
+{
+    struct decoding *decoding = context;
+    const struct config *config = &decoding->worker->config;
+    for (long i; (i = atomic_fetch_add(&decoding->next, 1)) < decoding->count;) {
+        struct image *image = &decoding->images[i];
+        if (image_load(image->path, (int)config->image_side, (int)config->image_channels,
+                       pool_pixels(&decoding->worker->pool, image->key - 1))) {
+            image->bad = 1;
+            snprintf(image->reason, sizeof image->reason, "%s", error_message());
+        }
+    }
+    return NULL;
+}
+
+static void decode(struct worker *worker, struct image *images, long count)
+{
+    struct decoding decoding = {.worker = worker, .images = images, .count = count};
+    pthread_t threads[DECODE_THREADS_MAX];
+    int wanted = worker->backend->threads(worker->context), started = 0;
+    for (; started < wanted - 1 && started < DECODE_THREADS_MAX; started++)
+        if (pthread_create(&threads[started], NULL, decode_some, &decoding))
+            break;
+    decode_some(&decoding);
+    for (int i = 0; i < started; i++)
+        pthread_join(threads[i], NULL);
+}
+
+/* Fills `inputs` with the network's view of up to `limit` good images starting at *at. Returns how many. */
+static long gather(struct worker *worker, const struct image *images, long count, long limit, long *at,
+                   const struct image **chosen, float *inputs)
+{
+    size_t input_floats = (size_t)worker->net.side * (size_t)worker->net.side * (size_t)worker->net.channels;
+    long gathered = 0;
+    for (; *at < count && gathered < limit; (*at)++) {
+        if (images[*at].bad)
+            continue;
+        chosen[gathered] = &images[*at];
+        image_to_input(pool_pixels(&worker->pool, images[*at].key - 1), (int)worker->config.image_side,
+                       worker->net.channels, worker->net.side, inputs + (size_t)gathered * input_floats);
+        gathered++;
+    }
+    return gathered;
+}
+
+/* --- the trunk -------------------------------------------------------------------------------------------- */
+
+/* Random weights need statistics of real images before their embeddings mean anything. */
+static int make_random_trunk(struct worker *worker, const struct image *images, long count, float *inputs,
+                             float *parameters)
+{
+    const struct image *chosen[256];
+    long at = 0, have = gather(worker, images, count, worker->config.calibration_images, &at, chosen, inputs);
+    if (!have)
+        return error_set(ERROR_INPUT, "none of the first %ld images can be read, so the trunk cannot be scaled", count);
+    net_random_parameters(&worker->net, (uint64_t)worker->config.seed, parameters);
+    return worker->backend->calibrate(worker->context, &worker->net, inputs, (size_t)have, parameters);
+}
+
+static int make_trunk(struct worker *worker, const struct image *images, long count, float *inputs,
+                      float *parameters)
+{
+    char path[FILE_PATH_BYTES];
+    int result = worker->config.trunk_weights[0]
+                     ? safetensors_load(worker->config.trunk_weights, &worker->net, parameters)
+                     : make_random_trunk(worker, images, count, inputs, parameters);
+    if (!result)
+        result = models_trunk_path(&worker->config, TRUNK_FIRST, path, sizeof path);
+    return result ? result : safetensors_save(path, &worker->net, parameters);
+}
+
+static int open_trunk(struct worker *worker, const struct image *images, long count, float *inputs)
+{
+    char path[FILE_PATH_BYTES];
+    int result = models_trunk_path(&worker->config, TRUNK_FIRST, path, sizeof path);
+    if (result || worker->trunk)
+        return result;
+    float *parameters = arena_alloc(&worker->batch, net_parameter_count(&worker->net) * sizeof *parameters);
+    if (!parameters)
+        return ERROR_LIMIT;
+    result = file_exists(path) ? safetensors_load(path, &worker->net, parameters)
+                               : make_trunk(worker, images, count, inputs, parameters);
+    if (!result)
+        result = worker->backend->compile(worker->context, &worker->net, parameters, &worker->plan);
+    if (!result)
+        worker->trunk = TRUNK_FIRST;
+    return result;
+}
+
+/* --- embedding --------------------------------------------------------------------------------------------- */
+
+static void store(struct worker *worker, uint64_t key, const float *embedding)
+{
+    uint16_t *row = pool_embedding(&worker->pool, key - 1);
+    for (int i = 0; i < worker->net.outputs; i++)
+        row[i] = half_from_float(embedding[i]);
+    pool_set_embedding_version(&worker->pool, key - 1, worker->trunk);
+}
+
+static int embed(struct worker *worker, const struct image *images, long count, float *inputs, long *ret_embedded)
+{
+    const struct image *chosen[WORKER_IMAGE_BATCH];
+    float *embeddings =
+        arena_alloc(&worker->batch, (size_t)WORKER_IMAGE_BATCH * (size_t)worker->net.outputs * sizeof *embeddings);
+    if (!embeddings)
+        return ERROR_LIMIT;
+    for (long at = 0; at < count;) {
+        long have = gather(worker, images, count, WORKER_IMAGE_BATCH, &at, chosen, inputs);
+        int result = have ? worker->backend->forward(worker->plan, inputs, (size_t)have, embeddings) : 0;
+        if (result)
+            return result;
+        for (long i = 0; i < have; i++)
+            store(worker, chosen[i]->key, embeddings + (size_t)i * (size_t)worker->net.outputs);
+        *ret_embedded += have;
+        worker->progress = (double)at / (double)count;
+        if (worker_tick(worker))
+            return error_set(ERROR_CANCELLED, "asked to stop while embedding");
+    }
+    return 0;
+}
+
+static int read_list(struct worker *worker, const json_t *list, struct image *images)
+{
+    const json_t *pair;
+    size_t index;
+    json_array_foreach(list, index, pair)
+    {
+        images[index].key = (uint64_t)json_integer_value(json_array_get(pair, 0));
+        images[index].path = json_string_value(json_array_get(pair, 1));
+        if (images[index].key < 1 || images[index].key > pool_rows(&worker->pool) || !images[index].path)
+            return error_set(ERROR_INPUT, "an embedding job names galaxy %llu, which the pool does not hold",
+                             (unsigned long long)images[index].key);
+    }
+    return 0;
+}
+
+int worker_embed(struct worker *worker, const json_t *job, json_t *answer)
+{
+    const json_t *list = json_object_get(job, "galaxies");
+    long count = (long)json_array_size(list), embedded = 0;
+    net_efficientnet_b0((int)worker->config.image_channels, (int)worker->config.trunk_side, &worker->net);
+    long batch = worker->config.calibration_images > WORKER_IMAGE_BATCH ? (long)worker->config.calibration_images
+                                                                        : WORKER_IMAGE_BATCH;
+    size_t input_floats = (size_t)worker->net.side * (size_t)worker->net.side * (size_t)worker->net.channels;
+    struct image *images = arena_alloc(&worker->batch, (size_t)(count + 1) * sizeof *images);
+    float *inputs = arena_alloc(&worker->batch, (size_t)batch * input_floats * sizeof *inputs);
+    if (!images || !inputs)
+        return ERROR_LIMIT;
+    int result = read_list(worker, list, images);
+    if (result)
+        return result;
+    decode(worker, images, count);
+    json_t *bad = json_array();
+    for (long i = 0; i < count; i++)
+        if (images[i].bad)
+            json_array_append_new(bad, json_pack("[I,s]", (json_int_t)images[i].key, images[i].reason));
+    json_object_set_new(answer, "bad", bad);
+    if ((size_t)count > json_array_size(bad)) {
+        result = open_trunk(worker, images, count, inputs);
+        if (!result)
+            result = embed(worker, images, count, inputs, &embedded);
+    }
+    json_object_set_new(answer, "embedded", json_integer(embedded));
+    return result;
+}

@@ -1,0 +1,207 @@
+/* See worker_link.h. */
+#include "daemon/worker_link.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "connectors/channel.h"
+#include "daemon/jobs.h"
+#include "daemon/log.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define START_TIMEOUT_MS   60000
+#define RESTART_DELAY_MS   200
+#define RESTART_DELAY_MAX  10000
+#define MESSAGES_PER_STEP  64
+
+extern char **environ;
+
+const char *worker_state_name(enum worker_state state)
+{
+    static const char *const names[] = {"down", "starting", "idle", "busy"};
+    return names[state];
+}
+
+int worker_link_open(const struct config *config, struct worker_link *link)
+{
+    *link = (struct worker_link){.config = config, .pid = -1};
+    link->buffer = malloc(JOB_MESSAGE_BYTES_MAX);
+    if (!link->buffer)
+        return error_set(ERROR_SYSTEM, "out of memory for the worker's messages");
+    if (snprintf(link->endpoint, sizeof link->endpoint, "ipc://%s/worker.sock", config->run) >=
+        (int)sizeof link->endpoint)
+        return error_set(ERROR_LIMIT, "instance.run is too long for a socket: %s", config->run);
+    return channel_bind(link->endpoint, &link->channel);
+}
+
+/* The same program in its worker role. Signals start unblocked and at their defaults. */
+static void start(struct worker_link *link)
+{
+    sigset_t none, all;
+    posix_spawnattr_t attributes;
+    char *arguments[] = {"triaged",          "worker", "--endpoint", link->endpoint, "--config",
+                         (char *)(uintptr_t)link->config->file, NULL};
+    if (!link->config->file[0])
+        arguments[4] = NULL;
+    sigemptyset(&none);
+    sigfillset(&all);
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setsigmask(&attributes, &none);
+    posix_spawnattr_setsigdefault(&attributes, &all);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    int problem = posix_spawn(&link->pid, "/proc/self/exe", NULL, &attributes, arguments, environ);
+    posix_spawnattr_destroy(&attributes);
+    if (problem) {
+        log_error("cannot start the worker: %s", strerror(problem));
+        link->pid = -1;
+        link->start_at_ms = clock_ms() + RESTART_DELAY_MAX;
+        return;
+    }
+    link->state = WORKER_STARTING;
+    link->heard_ms = clock_ms();
+}
+
+static void finish_job(struct worker_link *link, int code, const json_t *answer)
+{
+    worker_done *done = link->done;
+    link->done = NULL;
+    link->progress = 0;
+    if (done)
+        done(link->context, code, answer);
+}
+
+static void on_death(struct worker_link *link, int status)
+{
+    int delay_ms = RESTART_DELAY_MS << (link->failures < 6 ? link->failures : 6);
+    link->pid = -1;
+    link->state = WORKER_DOWN;
+    link->failures++;
+    link->restarts++;
+    link->start_at_ms = clock_ms() + (delay_ms < RESTART_DELAY_MAX ? delay_ms : RESTART_DELAY_MAX);
+    log_warning("the worker ended (%s %d)%s%s; starting it again", WIFSIGNALED(status) ? "signal" : "status",
+                WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), link->done ? " during " : "",
+                link->done ? link->kind : "");
+    if (link->done)
+        finish_job(link, error_set(ERROR_UNAVAILABLE, "the worker ended during %s", link->kind), NULL);
+}
+
+void worker_link_close(struct worker_link *link, int limit_ms)
+{
+    link->done = NULL;
+    if (link->pid > 0) {
+        int64_t deadline_ms = clock_ms() + limit_ms;
+        int status;
+        kill(link->pid, SIGTERM);
+        while (waitpid(link->pid, &status, WNOHANG) == 0) {
+            if (clock_ms() > deadline_ms)
+                kill(link->pid, SIGKILL);
+            poll(NULL, 0, 10);
+        }
+        link->pid = -1;
+    }
+    channel_close(link->channel);
+    link->channel = NULL;
+    free(link->buffer);
+    link->buffer = NULL;
+}
+
+int worker_link_send(struct worker_link *link, const char *kind, json_t *message, worker_done *done, void *context)
+{
+    if (link->state != WORKER_IDLE) {
+        json_decref(message);
+        return error_set(ERROR_UNAVAILABLE, "the worker is %s", worker_state_name(link->state));
+    }
+    json_object_set_new(message, "job", json_integer((json_int_t)++link->job));
+    json_object_set_new(message, "kind", json_string(kind));
+    char *body = json_dumps(message, JSON_COMPACT);
+    json_decref(message);
+    int result = body ? channel_send(link->channel, body, strlen(body))
+                      : error_set(ERROR_SYSTEM, "out of memory for a job");
+    free(body);
+    if (result)
+        return result;
+    snprintf(link->kind, sizeof link->kind, "%s", kind);
+    link->done = done;
+    link->context = context;
+    link->state = WORKER_BUSY;
+    link->heard_ms = clock_ms();
+    return 0;
+}
+
+int worker_link_descriptor(const struct worker_link *link)
+{
+    return channel_descriptor(link->channel);
+}
+
+static void on_answer(struct worker_link *link, const json_t *message)
+{
+    link->state = WORKER_IDLE;
+    link->failures = 0;
+    if (json_is_true(json_object_get(message, "ok")))
+        finish_job(link, 0, message);
+    else {
+        const char *text = json_string_value(json_object_get(message, "message"));
+        int code = (int)json_integer_value(json_object_get(message, "code"));
+        finish_job(link, error_set(code < 0 ? code : ERROR_SYSTEM, "%s", text ? text : "the worker gave no reason"),
+                   NULL);
+    }
+}
+
+static void on_message(struct worker_link *link, const json_t *message)
+{
+    const json_t *progress = json_object_get(message, "progress");
+    link->heard_ms = clock_ms();
+    if (json_object_get(message, "hello")) {
+        if (link->state == WORKER_STARTING && json_integer_value(json_object_get(message, "hello")) == link->pid) {
+            link->state = WORKER_IDLE;
+            log_info("worker %d is ready: backend %s, %d threads", (int)link->pid,
+                     json_string_value(json_object_get(message, "backend")),
+                     (int)json_integer_value(json_object_get(message, "threads")));
+        }
+    } else if ((uint64_t)json_integer_value(json_object_get(message, "job")) != link->job || !link->done)
+        return; /* an answer to a job that was given up */
+    else if (progress)
+        link->progress = json_number_value(progress);
+    else
+        on_answer(link, message);
+}
+
+static void enforce_timeout(struct worker_link *link)
+{
+    int64_t limit_ms = link->state == WORKER_STARTING ? START_TIMEOUT_MS
+                       : link->state == WORKER_BUSY   ? link->config->job_timeout_s * 1000
+                                                      : INT64_MAX;
+    if (link->pid > 0 && clock_ms() - link->heard_ms > limit_ms) {
+        log_error("the worker said nothing for %lld s while %s; killing it", (long long)limit_ms / 1000,
+                  worker_state_name(link->state));
+        kill(link->pid, SIGKILL);
+        link->heard_ms = clock_ms();
+    }
+}
+
+void worker_link_step(struct worker_link *link)
+{
+    size_t length;
+    for (int i = 0; i < MESSAGES_PER_STEP; i++) {
+        if (channel_receive(link->channel, 0, link->buffer, JOB_MESSAGE_BYTES_MAX, &length) != 1)
+            break;
+        json_error_t problem;
+        json_t *message = json_loadb(link->buffer, length, 0, &problem);
+        if (message)
+            on_message(link, message);
+        else
+            log_warning("a message of the worker is not JSON (%s), ignoring", problem.text);
+        json_decref(message);
+    }
+    int status;
+    if (link->pid > 0 && waitpid(link->pid, &status, WNOHANG) == link->pid)
+        on_death(link, status);
+    enforce_timeout(link);
+    if (link->pid < 0 && clock_ms() >= link->start_at_ms)
+        start(link);
+}

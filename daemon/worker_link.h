@@ -1,0 +1,55 @@
+/*
+ * The daemon's end of the worker: starts `triaged worker`, hands it one job at a time, notices when it dies or makes
+ * no progress, and starts it again with a growing delay. A job lost with its worker is answered with
+ * ERROR_UNAVAILABLE, so whoever asked decides whether to ask again.
+ */
+#ifndef TRIAGE_DAEMON_WORKER_LINK_H
+#define TRIAGE_DAEMON_WORKER_LINK_H
+
+#include "daemon/config.h"
+
+#include <jansson.h>
+#include <poll.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* Called once per job: code 0 with the worker's answer, or a negative code with error_message() set and NULL. */
+typedef void worker_done(void *context, int code, const json_t *answer);
+
+enum worker_state { WORKER_DOWN, WORKER_STARTING, WORKER_IDLE, WORKER_BUSY };
+
+struct worker_link {
+    const struct config *config;
+    struct channel *channel;
+    char endpoint[CONFIG_TEXT_BYTES];
+    char *buffer;
+    enum worker_state state;
+    pid_t pid;
+    uint64_t job; /* number of the job in hand or last given */
+    char kind[16];
+    worker_done *done;
+    void *context;
+    double progress;
+    int64_t heard_ms;    /* when the worker last said anything */
+    int64_t start_at_ms; /* earliest next start while down */
+    int failures;        /* deaths in a row */
+    long restarts;       /* deaths in all */
+};
+
+/* Binds the channel; the worker itself is started by worker_link_step(). */
+int worker_link_open(const struct config *config, struct worker_link *link);
+
+/* Asks the worker to end, waits up to `limit_ms`, then kills it. */
+void worker_link_close(struct worker_link *link, int limit_ms);
+
+/* Gives a job: takes over `message`, fills in its number. ERROR_UNAVAILABLE unless the state is WORKER_IDLE. */
+int worker_link_send(struct worker_link *link, const char *kind, json_t *message, worker_done *done, void *context);
+
+int worker_link_descriptor(const struct worker_link *link);
+
+/* Reads answers, reaps, restarts, enforces the job timeout. Call on every turn of the loop. */
+void worker_link_step(struct worker_link *link);
+
+const char *worker_state_name(enum worker_state state);
+
+#endif

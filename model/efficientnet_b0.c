@@ -1,0 +1,80 @@
+/* EfficientNet-B0 (Tan & Le 2019, arXiv 1905.11946) as a table of stages, spelt out into layers with timm's names. */
+#include "model/net.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Inverted residual blocks: `repeats` of them, the first with `stride`; `expand` is the widening of the input. */
+static const struct stage {
+    int repeats, kernel, stride, expand, out;
+} stages[] = {
+    {1, 3, 1, 1, 16}, {2, 3, 2, 6, 24}, {2, 5, 2, 6, 40}, {3, 3, 2, 6, 80},
+    {3, 5, 1, 6, 112}, {4, 5, 2, 6, 192}, {1, 3, 1, 6, 320},
+};
+
+static struct layer *add(struct net *net, enum layer_kind kind, const char *prefix, const char *name, int in, int out)
+{
+    assert(net->layers < NET_LAYERS_MAX);
+    struct layer *layer = &net->layer[net->layers++];
+    *layer = (struct layer){.kind = kind, .in = in, .out = out, .kernel = 1, .stride = 1, .groups = 1};
+    snprintf(layer->name, sizeof layer->name, "%s%s", prefix, name);
+    return layer;
+}
+
+static void add_conv(struct net *net, const char *prefix, const char *name, int in, int out, int kernel, int stride,
+                     int groups)
+{
+    struct layer *layer = add(net, LAYER_CONV, prefix, name, in, out);
+    layer->kernel = kernel;
+    layer->stride = stride;
+    layer->groups = groups;
+}
+
+static void add_norm(struct net *net, const char *prefix, const char *name, int channels, int swish)
+{
+    add(net, LAYER_BATCH_NORM, prefix, name, channels, channels);
+    if (swish)
+        add(net, LAYER_SWISH, prefix, "act", channels, channels);
+}
+
+static void add_block(struct net *net, const struct stage *stage, const char *prefix, int in, int stride)
+{
+    int middle = in * stage->expand, start = net->layers - 1, expanded = stage->expand > 1;
+    if (expanded) {
+        add_conv(net, prefix, "conv_pw", in, middle, 1, 1, 1);
+        add_norm(net, prefix, "bn1", middle, 1);
+    }
+    add_conv(net, prefix, "conv_dw", middle, middle, stage->kernel, stride, middle);
+    add_norm(net, prefix, expanded ? "bn2" : "bn1", middle, 1);
+    add(net, LAYER_SE, prefix, "se", middle, middle)->reduced = in / 4;
+    add_conv(net, prefix, expanded ? "conv_pwl" : "conv_pw", middle, stage->out, 1, 1, 1);
+    add_norm(net, prefix, expanded ? "bn3" : "bn2", stage->out, 0);
+    if (stride == 1 && in == stage->out)
+        add(net, LAYER_ADD, prefix, "add", stage->out, stage->out)->from = start;
+}
+
+void net_efficientnet_b0(int channels, int side, struct net *ret_net)
+{
+    struct net *net = ret_net;
+    memset(net, 0, sizeof *net);
+    snprintf(net->name, sizeof net->name, "efficientnet_b0");
+    net->channels = channels;
+    net->side = side;
+    net->outputs = 1280;
+    net->padding = PADDING_SYMMETRIC;
+    net->epsilon = 1e-5f;
+    add_conv(net, "", "conv_stem", channels, 32, 3, 2, 1);
+    add_norm(net, "", "bn1", 32, 1);
+    int in = 32;
+    for (int s = 0; s < (int)(sizeof stages / sizeof *stages); s++)
+        for (int b = 0; b < stages[s].repeats; b++) {
+            char prefix[24];
+            snprintf(prefix, sizeof prefix, "blocks.%d.%d.", s, b);
+            add_block(net, &stages[s], prefix, in, b ? 1 : stages[s].stride);
+            in = stages[s].out;
+        }
+    add_conv(net, "", "conv_head", in, 1280, 1, 1, 1);
+    add_norm(net, "", "bn2", 1280, 1);
+    add(net, LAYER_POOL, "", "global_pool", 1280, 1280);
+}

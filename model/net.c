@@ -1,0 +1,124 @@
+/* The table of layers read as parameters, tensors and shapes; see net.h. */
+#include "model/net.h"
+#include "base/philox.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+size_t layer_parameter_count(const struct layer *layer)
+{
+    size_t in = (size_t)layer->in, out = (size_t)layer->out;
+    switch (layer->kind) {
+    case LAYER_CONV:
+        return out * (in / (size_t)layer->groups) * (size_t)layer->kernel * (size_t)layer->kernel;
+    case LAYER_BATCH_NORM:
+        return 4 * out;
+    case LAYER_SE:
+        return 2 * in * (size_t)layer->reduced + (size_t)layer->reduced + in;
+    default:
+        return 0;
+    }
+}
+
+size_t net_parameter_count(const struct net *net)
+{
+    size_t count = 0;
+    for (int i = 0; i < net->layers; i++)
+        count += layer_parameter_count(&net->layer[i]);
+    return count;
+}
+
+int layer_output_side(const struct net *net, const struct layer *layer, int side, int *ret_before)
+{
+    if (layer->kind != LAYER_CONV) {
+        *ret_before = 0;
+        return layer->kind == LAYER_POOL ? 1 : side;
+    }
+    if (net->padding == PADDING_SYMMETRIC) {
+        *ret_before = ((layer->stride - 1) + (layer->kernel - 1)) / 2;
+        return (side + 2 * *ret_before - layer->kernel) / layer->stride + 1;
+    }
+    int output = (side + layer->stride - 1) / layer->stride;
+    int total = (output - 1) * layer->stride + layer->kernel - side;
+    *ret_before = total > 0 ? total / 2 : 0;
+    return output;
+}
+
+/* What a layer's parameters are called and how they are shaped, in their order. */
+static int add_tensor(struct net_tensor *tensor, int limit, int index, const char *prefix, const char *suffix,
+                      size_t *offset, int rank, int a, int b, int c, int d)
+{
+    int shape[4] = {a, b, c, d};
+    size_t count = 1;
+    for (int i = 0; i < rank; i++)
+        count *= (size_t)shape[i];
+    if (tensor && index < limit) {
+        struct net_tensor *entry = &tensor[index];
+        *entry = (struct net_tensor){.rank = rank, .offset = *offset, .count = count};
+        memcpy(entry->shape, shape, sizeof shape);
+        snprintf(entry->name, sizeof entry->name, "%s.%s", prefix, suffix);
+    }
+    *offset += count;
+    return index + 1;
+}
+
+int net_tensors(const struct net *net, struct net_tensor *tensor, int limit)
+{
+    static const char *const norms[] = {"weight", "bias", "running_mean", "running_var"};
+    int n = 0;
+    size_t offset = 0;
+    for (int i = 0; i < net->layers; i++) {
+        const struct layer *layer = &net->layer[i];
+        if (layer->kind == LAYER_CONV)
+            n = add_tensor(tensor, limit, n, layer->name, "weight", &offset, 4, layer->out, layer->in / layer->groups,
+                           layer->kernel, layer->kernel);
+        for (int j = 0; j < 4 && layer->kind == LAYER_BATCH_NORM; j++)
+            n = add_tensor(tensor, limit, n, layer->name, norms[j], &offset, 1, layer->out, 1, 1, 1);
+        if (layer->kind == LAYER_SE) {
+            n = add_tensor(tensor, limit, n, layer->name, "conv_reduce.weight", &offset, 4, layer->reduced, layer->in,
+                           1, 1);
+            n = add_tensor(tensor, limit, n, layer->name, "conv_reduce.bias", &offset, 1, layer->reduced, 1, 1, 1);
+            n = add_tensor(tensor, limit, n, layer->name, "conv_expand.weight", &offset, 4, layer->in, layer->reduced,
+                           1, 1);
+            n = add_tensor(tensor, limit, n, layer->name, "conv_expand.bias", &offset, 1, layer->in, 1, 1, 1);
+        }
+    }
+    return n;
+}
+
+static void fill_normal(float *values, size_t count, double deviation, uint64_t seed, uint32_t tensor)
+{
+    for (size_t i = 0; i < count; i += 4) {
+        struct philox random = philox(seed, (uint32_t)(i / 4), tensor, 0, PHILOX_WEIGHTS);
+        float normal[4];
+        philox_normal(random.word[0], random.word[1], normal);
+        philox_normal(random.word[2], random.word[3], normal + 2);
+        for (size_t j = 0; j < 4 && i + j < count; j++)
+            values[i + j] = (float)(deviation * (double)normal[j]);
+    }
+}
+
+void net_random_parameters(const struct net *net, uint64_t seed, float *parameters)
+{
+    uint32_t tensor = 0;
+    for (int i = 0; i < net->layers; i++) {
+        const struct layer *layer = &net->layer[i];
+        size_t count = layer_parameter_count(layer), in = (size_t)layer->in, reduced = (size_t)layer->reduced;
+        memset(parameters, 0, count * sizeof *parameters);
+        if (layer->kind == LAYER_CONV) {
+            double fan_out = (double)layer->kernel * layer->kernel * layer->out / layer->groups;
+            fill_normal(parameters, count, sqrt(2 / fan_out), seed, tensor);
+            tensor += 1;
+        } else if (layer->kind == LAYER_BATCH_NORM) {
+            for (int c = 0; c < layer->out; c++)
+                parameters[c] = parameters[3 * layer->out + c] = 1; /* gamma and variance */
+            tensor += 4;
+        } else if (layer->kind == LAYER_SE) {
+            fill_normal(parameters, in * reduced, sqrt(2 / (double)reduced), seed, tensor);
+            fill_normal(parameters + in * reduced + reduced, in * reduced, sqrt(2 / (double)in), seed, tensor + 2);
+            tensor += 4;
+        }
+        parameters += count;
+    }
+}
