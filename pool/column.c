@@ -1,0 +1,188 @@
+/* See column.h. */
+#define _FILE_OFFSET_BITS 64
+#include "pool/column.h"
+#include "base/error.h"
+#include "base/hash.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define HEADER_BYTES   4096
+#define COLUMN_VERSION 1
+
+static const char column_magic[8] = "TRIAGEC";
+
+/* First the part that never changes, with its checksum; then what does. */
+struct header {
+    char magic[8];
+    uint64_t version;
+    struct column_layout layout;
+    uint64_t checksum; /* of everything above */
+    uint64_t stamp[2];
+};
+
+static uint64_t header_checksum(const struct header *header)
+{
+    return hash_64(header, offsetof(struct header, checksum));
+}
+
+static size_t bytes_for(const struct column *column, uint64_t rows)
+{
+    return HEADER_BYTES + (size_t)(rows * column->layout.row_bytes);
+}
+
+static struct header *header_of(const struct column *column)
+{
+    return (struct header *)(void *)column->map;
+}
+
+static int map_rows(struct column *column, uint64_t rows)
+{
+    int protection = PROT_READ | (column->access == COLUMN_READ ? 0 : PROT_WRITE);
+    char *map = column->map
+                    ? mremap(column->map, bytes_for(column, column->rows), bytes_for(column, rows), MREMAP_MAYMOVE)
+                    : mmap(NULL, bytes_for(column, rows), protection, MAP_SHARED, column->descriptor, 0);
+    if (map == MAP_FAILED)
+        return error_set_errno("cannot map %s", column->path);
+    column->map = map;
+    column->rows = rows;
+    return 0;
+}
+
+/* Rows the file holds; ERROR_INPUT if it is shorter than its header. */
+static int rows_in_file(const struct column *column, uint64_t *ret_rows)
+{
+    struct stat info;
+    if (fstat(column->descriptor, &info) < 0)
+        return error_set_errno("cannot look at %s", column->path);
+    if (info.st_size < HEADER_BYTES)
+        return error_set(ERROR_INPUT, "%s is damaged (%lld bytes, no whole header): delete the pool folder, it is made "
+                                      "again from the images and the database",
+                         column->path, (long long)info.st_size);
+    *ret_rows = ((uint64_t)info.st_size - HEADER_BYTES) / column->layout.row_bytes;
+    return 0;
+}
+
+static int make_header(struct column *column)
+{
+    char page[HEADER_BYTES] = {0};
+    struct header header = {.version = COLUMN_VERSION, .layout = column->layout};
+    memcpy(header.magic, column_magic, sizeof header.magic);
+    header.checksum = header_checksum(&header);
+    memcpy(page, &header, sizeof header);
+    if (pwrite(column->descriptor, page, sizeof page, 0) != (ssize_t)sizeof page)
+        return error_set_errno("cannot write the header of %s", column->path);
+    return 0;
+}
+
+static int check_header(const struct column *column)
+{
+    const struct header *header = header_of(column);
+    const struct column_layout *have = &header->layout, *want = &column->layout;
+    if (memcmp(header->magic, column_magic, sizeof header->magic) != 0 ||
+        header->checksum != header_checksum(header))
+        return error_set(ERROR_INPUT, "%s has a damaged header: delete the pool folder, it is made again from the images "
+                                      "and the database",
+                         column->path);
+    if (header->version != COLUMN_VERSION)
+        return error_set(ERROR_STATE, "%s has format %llu, this program knows %d: use the program that wrote it",
+                         column->path, (unsigned long long)header->version, COLUMN_VERSION);
+    if (strcmp(have->schema_hash, want->schema_hash) != 0)
+        return error_set(ERROR_STATE, "the pool was made with schema %s, the configuration names schema %s (%s): use a "
+                                      "new state folder for another schema",
+                         have->schema_hash, want->schema_hash, column->path);
+    if (have->row_bytes != want->row_bytes || memcmp(have->parameter, want->parameter, sizeof have->parameter) != 0)
+        return error_set(ERROR_STATE, "%s was made with other settings (%llu bytes a row, parameters %llu and %llu; now %llu, "
+                                      "%llu and %llu): set images and trunk as they were, or use a new state folder",
+                         column->path, (unsigned long long)have->row_bytes, (unsigned long long)have->parameter[0],
+                         (unsigned long long)have->parameter[1], (unsigned long long)want->row_bytes,
+                         (unsigned long long)want->parameter[0], (unsigned long long)want->parameter[1]);
+    return 0;
+}
+
+int column_open(const char *path, const struct column_layout *layout, enum column_access access,
+                struct column *ret_column)
+{
+    struct column column = {.layout = *layout, .access = access};
+    if (snprintf(column.path, sizeof column.path, "%s", path) >= (int)sizeof column.path)
+        return error_set(ERROR_LIMIT, "the pool folder's path is too long: %.80s...", path);
+    int flags = access == COLUMN_READ ? O_RDONLY : access == COLUMN_WRITE ? O_RDWR : O_RDWR | O_CREAT;
+    column.descriptor = open(path, flags | O_CLOEXEC, 0644);
+    if (column.descriptor < 0)
+        return errno == ENOENT ? error_set(ERROR_NOT_FOUND, "%s: no such pool; start triaged run first", path)
+                               : error_set_errno("cannot open %s", path);
+    struct stat info;
+    uint64_t rows = 0;
+    int result = fstat(column.descriptor, &info) < 0 ? error_set_errno("cannot look at %s", path) : 0;
+    if (!result && access == COLUMN_CREATE && info.st_size == 0)
+        result = make_header(&column);
+    if (!result)
+        result = rows_in_file(&column, &rows);
+    if (!result)
+        result = map_rows(&column, rows);
+    if (!result)
+        result = check_header(&column);
+    if (result) {
+        column_close(&column);
+        return result;
+    }
+    *ret_column = column;
+    return 0;
+}
+
+void column_close(struct column *column)
+{
+    if (column->map)
+        munmap(column->map, bytes_for(column, column->rows));
+    if (column->descriptor > 0)
+        close(column->descriptor);
+    *column = (struct column){0};
+}
+
+int column_grow(struct column *column, uint64_t rows)
+{
+    if (rows <= column->rows)
+        return 0;
+    uint64_t wanted = (rows + COLUMN_STEP_ROWS - 1) / COLUMN_STEP_ROWS * COLUMN_STEP_ROWS;
+    off_t old_end = (off_t)bytes_for(column, column->rows), new_end = (off_t)bytes_for(column, wanted);
+    int problem = posix_fallocate(column->descriptor, old_end, new_end - old_end);
+    if (problem == EOPNOTSUPP || problem == EINVAL) /* a filesystem that cannot promise space: grow sparse */
+        problem = ftruncate(column->descriptor, new_end) < 0 ? errno : 0;
+    if (problem) {
+        errno = problem;
+        return error_set_errno("cannot grow %s to %llu galaxies (%lld MiB): free disk space", column->path,
+                               (unsigned long long)wanted, (long long)(new_end >> 20));
+    }
+    return map_rows(column, wanted);
+}
+
+int column_refresh(struct column *column)
+{
+    uint64_t rows;
+    int result = rows_in_file(column, &rows);
+    return result || rows <= column->rows ? result : map_rows(column, rows);
+}
+
+void *column_row(const struct column *column, uint64_t row)
+{
+    assert(row < column->rows);
+    return column->map + HEADER_BYTES + row * column->layout.row_bytes;
+}
+
+void column_set_stamp(struct column *column, uint64_t first, uint64_t second)
+{
+    header_of(column)->stamp[0] = first;
+    header_of(column)->stamp[1] = second;
+}
+
+void column_stamp(const struct column *column, uint64_t *first, uint64_t *second)
+{
+    *first = header_of(column)->stamp[0];
+    *second = header_of(column)->stamp[1];
+}

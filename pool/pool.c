@@ -1,0 +1,162 @@
+/* See pool.h. */
+#include "pool/pool.h"
+#include "base/error.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct {
+    const char *name;
+    int worker_writes;
+} columns[POOL_COLUMNS] = {
+    [POOL_COLUMN_IDENTITY] = {"identity", 0},   [POOL_COLUMN_STATE] = {"state", 0},
+    [POOL_COLUMN_TALLY] = {"tally", 0},         [POOL_COLUMN_PIXELS] = {"pixels", 1},
+    [POOL_COLUMN_EMBEDDING] = {"embedding", 1}, [POOL_COLUMN_VERSION] = {"version", 1},
+    [POOL_COLUMN_DETAIL] = {"detail", 1},       [POOL_COLUMN_SCORE] = {"score", 1},
+};
+
+static uint64_t row_bytes(enum pool_column column, const struct pool_layout *layout)
+{
+    uint64_t side = (uint64_t)layout->pixel_side;
+    switch (column) {
+    case POOL_COLUMN_IDENTITY:
+        return sizeof(struct pool_identity);
+    case POOL_COLUMN_STATE:
+        return sizeof(struct pool_state);
+    case POOL_COLUMN_TALLY:
+        return (uint64_t)layout->answers * sizeof(uint16_t);
+    case POOL_COLUMN_PIXELS:
+        return side * side * (uint64_t)layout->pixel_channels;
+    case POOL_COLUMN_EMBEDDING:
+        return (uint64_t)layout->embedding_inputs * sizeof(uint16_t);
+    case POOL_COLUMN_VERSION:
+        return sizeof(uint32_t);
+    case POOL_COLUMN_DETAIL:
+        return (uint64_t)(2 + layout->answers + 2 * layout->questions) * sizeof(float);
+    default:
+        return sizeof(struct pool_score);
+    }
+}
+
+int pool_open(const char *folder, const struct pool_layout *layout, enum pool_mode mode, struct pool *ret_pool)
+{
+    struct pool pool = {.layout = *layout};
+    for (int i = 0; i < POOL_COLUMNS; i++) {
+        char path[512];
+        struct column_layout column = {.row_bytes = row_bytes((enum pool_column)i, layout)};
+        if (i == POOL_COLUMN_PIXELS) {
+            column.parameter[0] = (uint64_t)layout->pixel_side;
+            column.parameter[1] = (uint64_t)layout->pixel_channels;
+        }
+        snprintf(column.kind, sizeof column.kind, "%s", columns[i].name);
+        snprintf(column.schema_hash, sizeof column.schema_hash, "%s", layout->schema_hash);
+        enum column_access access = mode == POOL_READ_WRITE                            ? COLUMN_CREATE
+                                    : mode == POOL_WORKER && columns[i].worker_writes ? COLUMN_WRITE
+                                                                                       : COLUMN_READ;
+        int result = snprintf(path, sizeof path, "%s/%s.column", folder, columns[i].name) < (int)sizeof path
+                         ? column_open(path, &column, access, &pool.column[i])
+                         : error_set(ERROR_LIMIT, "the pool folder's path is too long: %.80s...", folder);
+        if (result) {
+            pool_close(&pool);
+            return result;
+        }
+    }
+    *ret_pool = pool;
+    return 0;
+}
+
+void pool_close(struct pool *pool)
+{
+    for (int i = 0; i < POOL_COLUMNS; i++)
+        column_close(&pool->column[i]);
+}
+
+int pool_grow(struct pool *pool, uint64_t rows)
+{
+    int result = 0;
+    for (int i = 0; i < POOL_COLUMNS && !result; i++)
+        result = column_grow(&pool->column[i], rows);
+    return result;
+}
+
+int pool_refresh(struct pool *pool)
+{
+    int result = 0;
+    for (int i = 0; i < POOL_COLUMNS && !result; i++)
+        result = column_refresh(&pool->column[i]);
+    return result;
+}
+
+uint64_t pool_rows(const struct pool *pool)
+{
+    uint64_t rows = pool->column[0].rows;
+    for (int i = 1; i < POOL_COLUMNS; i++)
+        if (pool->column[i].rows < rows)
+            rows = pool->column[i].rows;
+    return rows;
+}
+
+struct pool_identity *pool_identity(const struct pool *pool, uint64_t row)
+{
+    return column_row(&pool->column[POOL_COLUMN_IDENTITY], row);
+}
+
+struct pool_state *pool_state(const struct pool *pool, uint64_t row)
+{
+    return column_row(&pool->column[POOL_COLUMN_STATE], row);
+}
+
+uint16_t *pool_tally(const struct pool *pool, uint64_t row)
+{
+    return column_row(&pool->column[POOL_COLUMN_TALLY], row);
+}
+
+uint8_t *pool_pixels(const struct pool *pool, uint64_t row)
+{
+    return column_row(&pool->column[POOL_COLUMN_PIXELS], row);
+}
+
+uint16_t *pool_embedding(const struct pool *pool, uint64_t row)
+{
+    return column_row(&pool->column[POOL_COLUMN_EMBEDDING], row);
+}
+
+float *pool_detail(const struct pool *pool, uint64_t row)
+{
+    return column_row(&pool->column[POOL_COLUMN_DETAIL], row);
+}
+
+struct pool_score *pool_score(const struct pool *pool, uint64_t row)
+{
+    return column_row(&pool->column[POOL_COLUMN_SCORE], row);
+}
+
+uint32_t *pool_embedding_version(const struct pool *pool, uint64_t row)
+{
+    return column_row(&pool->column[POOL_COLUMN_VERSION], row);
+}
+
+void pool_set_embedding_version(const struct pool *pool, uint64_t row, uint32_t version)
+{
+    __atomic_store_n(pool_embedding_version(pool, row), version, __ATOMIC_RELEASE);
+}
+
+size_t pool_embedding_stride_bytes(const struct pool *pool)
+{
+    return (size_t)pool->column[POOL_COLUMN_EMBEDDING].layout.row_bytes;
+}
+
+size_t pool_tally_stride_bytes(const struct pool *pool)
+{
+    return (size_t)pool->column[POOL_COLUMN_TALLY].layout.row_bytes;
+}
+
+void pool_set_tally_stamp(struct pool *pool, uint64_t horizon, uint64_t system_identifier)
+{
+    column_set_stamp(&pool->column[POOL_COLUMN_TALLY], horizon, system_identifier);
+}
+
+void pool_tally_stamp(const struct pool *pool, uint64_t *horizon, uint64_t *system_identifier)
+{
+    column_stamp(&pool->column[POOL_COLUMN_TALLY], horizon, system_identifier);
+}

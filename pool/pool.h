@@ -1,0 +1,102 @@
+/*
+ * The pool: all galaxies, one row each, in memory-mapped columns. Row = galaxy key - 1.
+ *
+ * The control process owns identity, state and tally; the worker owns pixels, embedding, detail and score. Both map
+ * the same files. Everything here can be made again from the database and the images.
+ */
+#ifndef TRIAGE_POOL_POOL_H
+#define TRIAGE_POOL_POOL_H
+
+#include "model/split.h"
+#include "pool/column.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum pool_flag {
+    POOL_BAD = 1,      /* its image cannot be read */
+    POOL_EXCLUDED = 2, /* by an operator */
+    POOL_RETIRED = 4,  /* has all the votes it needs */
+    POOL_PINNED = 8,   /* by an operator */
+    POOL_QUEUED = 16,  /* on offer now */
+};
+
+struct pool_identity {
+    char id_str[64];
+};
+
+struct pool_state {
+    uint8_t flags; /* enum pool_flag */
+    uint8_t split; /* enum split */
+    uint16_t root_votes; /* classifications: votes on the first question */
+};
+
+struct pool_score {
+    float score, total, expected; /* nats; score = total - expected */
+    uint32_t model;               /* that gave it; 0 = never scored */
+};
+
+struct pool_layout {
+    int answers, questions;
+    int embedding_inputs;
+    int pixel_side, pixel_channels;
+    char schema_hash[33];
+};
+
+enum pool_mode {
+    POOL_READ,       /* every column read-only */
+    POOL_WORKER,     /* pixels, embedding, detail and score writable */
+    POOL_READ_WRITE, /* everything; makes the files; the only mode that may grow */
+};
+
+enum pool_column {
+    POOL_COLUMN_IDENTITY,
+    POOL_COLUMN_STATE,
+    POOL_COLUMN_TALLY,
+    POOL_COLUMN_PIXELS,
+    POOL_COLUMN_EMBEDDING,
+    POOL_COLUMN_VERSION,
+    POOL_COLUMN_DETAIL,
+    POOL_COLUMN_SCORE,
+    POOL_COLUMNS,
+};
+
+struct pool {
+    struct pool_layout layout;
+    struct column column[POOL_COLUMNS];
+};
+
+/* Opens (or makes) the columns under `folder`. Errors as column_open(). */
+int pool_open(const char *folder, const struct pool_layout *layout, enum pool_mode mode, struct pool *ret_pool);
+void pool_close(struct pool *pool);
+
+/* Makes room for `rows` galaxies in every column. */
+int pool_grow(struct pool *pool, uint64_t rows);
+
+/* Maps rows another process has added. */
+int pool_refresh(struct pool *pool);
+
+/* Rows every column holds: at least as many as there are galaxies. */
+uint64_t pool_rows(const struct pool *pool);
+
+struct pool_identity *pool_identity(const struct pool *pool, uint64_t row);
+struct pool_state *pool_state(const struct pool *pool, uint64_t row);
+uint16_t *pool_tally(const struct pool *pool, uint64_t row);     /* [answers] votes */
+uint8_t *pool_pixels(const struct pool *pool, uint64_t row);     /* [side][side][channels] */
+uint16_t *pool_embedding(const struct pool *pool, uint64_t row); /* [embedding_inputs] half precision */
+float *pool_detail(const struct pool *pool, uint64_t row);       /* one information row (model/information.h) */
+struct pool_score *pool_score(const struct pool *pool, uint64_t row);
+
+/* Number of the trunk that made the embedding; 0 = none. Set after the embedding itself, so that a crash in between
+ * leaves a row to be done again and never half an embedding. */
+uint32_t *pool_embedding_version(const struct pool *pool, uint64_t row);
+void pool_set_embedding_version(const struct pool *pool, uint64_t row, uint32_t version);
+
+size_t pool_embedding_stride_bytes(const struct pool *pool);
+size_t pool_tally_stride_bytes(const struct pool *pool);
+
+/* The vote cursor and database the tallies were made at. */
+void pool_set_tally_stamp(struct pool *pool, uint64_t horizon, uint64_t system_identifier);
+void pool_tally_stamp(const struct pool *pool, uint64_t *horizon, uint64_t *system_identifier);
+
+#endif
