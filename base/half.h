@@ -28,16 +28,16 @@ static inline uint16_t half_from_float(float value)
     return (uint16_t)(sign | ((rest - 0x38000000u + 0xfffu + odd) >> 13));
 }
 
+/* Exact. Without branches, so that compilers convert many at once: 2^112 lifts the exponent and normalises
+ * subnormals. */
 static inline float half_to_float(uint16_t half)
 {
-    uint32_t sign = (uint32_t)(half & 0x8000u) << 16, exponent = half >> 10 & 31u, fraction = half & 0x3ffu;
-    uint32_t bits;
+    uint32_t bits = (uint32_t)(half & 0x7fffu) << 13, special = bits >= 0x0f800000u ? 0x7f800000u : 0u;
     float value;
-    if (exponent == 0) {
-        value = (float)fraction * 0x1p-24f;
-        return sign ? -value : value;
-    }
-    bits = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | fraction << 13;
+    memcpy(&value, &bits, 4);
+    value *= 0x1p112f;
+    memcpy(&bits, &value, 4);
+    bits |= special | (uint32_t)(half & 0x8000u) << 16; /* infinity and NaN keep their fraction */
     memcpy(&value, &bits, 4);
     return value;
 }

@@ -7,7 +7,7 @@
  *   PHILOX_TRAIN    key = seed, counter = {element / 4, galaxy key, step, head << 8 | domain}
  *   PHILOX_WEIGHTS  key = seed, counter = {element / 4, tensor index, 0, domain}
  *   PHILOX_SELECT   key = seed, counter = {galaxy key low, galaxy key high, cycle, domain}
- *   PHILOX_SHUFFLE  key = seed, counter = {element, epoch, step, domain}
+ *   PHILOX_SHUFFLE  key = seed, counter = {element, head, step, domain}
  *   PHILOX_GATE     key = seed, counter = {element / 4, resample, 0, domain}
  *   PHILOX_SURVEY   key = seed, counter = {element / 4, galaxy, stage, domain}   (simulator)
  *   PHILOX_VOTES    key = seed, counter = {element, galaxy, classification, domain}   (simulator)

@@ -1,4 +1,5 @@
-/* The cpu backend's two pool-sized jobs on heads; the contracts are those of model/backend.h. Used by backend_cpu.c only. */
+/* The cpu backend's two pool-sized jobs on heads; the contracts are those of model/backend.h. Used by
+ * backend_cpu.c only. */
 #ifndef TRIAGE_CPU_HEADS_H
 #define TRIAGE_CPU_HEADS_H
 

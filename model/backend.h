@@ -1,12 +1,14 @@
 /*
- * THE compute seam. A backend turns a net (a table of layers) into a plan once and runs it many times, choosing
- * its own layouts and fusion; and it does the two pool-sized jobs on heads. Implementations: cpu/ (oneDNN) and
- * tests/reference_backend.c (plain loops, the oracle). One conformance suite runs over all of them.
+ * THE compute seam. A backend turns a net (a table of layers) into a plan once and runs it many times,
+ * choosing its own layouts and fusion; and it does the two pool-sized jobs on heads. Implementations: cpu/
+ * (oneDNN) and tests/reference_backend.c (plain loops, the oracle). One conformance suite runs over all of
+ * them.
  */
 #ifndef TRIAGE_MODEL_BACKEND_H
 #define TRIAGE_MODEL_BACKEND_H
 
 #include "model/head.h"
+#include "model/information.h"
 #include "model/net.h"
 #include "model/schema.h"
 
@@ -21,9 +23,9 @@ typedef int backend_stop(void *context);
 
 /* What head_score does with the concentrations of each galaxy. */
 enum reducer {
-    REDUCE_INFORMATION, /* entropies and mutual information: struct head_information per row */
-    REDUCE_MEAN,        /* expected vote fraction per answer, mean over passes: float[answers] per row */
-    REDUCE_DUMP,        /* every concentration: float[passes][answers] per row */
+    REDUCE_INFORMATION, /* entropies and expected fractions: information_row_floats() floats per row, see
+                           information.h */
+    REDUCE_DUMP, /* every concentration: float[passes][answers] per row, passes of the first head first */
 };
 
 struct score_request {
@@ -33,12 +35,13 @@ struct score_request {
     size_t embedding_stride_bytes; /* from one row to the next */
     const uint64_t *row;           /* [count] rows to read, or NULL for 0 .. count-1 */
     size_t count;
-    int passes;                /* T in total, spread evenly over the heads; a multiple of heads->count */
-    uint64_t seed;             /* with heads->model it fixes every mask: same ranking for any thread or batch count */
+    int passes;    /* T in total, spread evenly over the heads; a multiple of heads->count */
+    uint64_t seed; /* with heads->model it fixes every mask: same ranking for any thread or batch count */
     enum information_kind kind; /* model/information.h */
-    const uint16_t *votes_due; /* [count] votes still expected at the root, N of the mutual information */
+    const uint16_t *votes_due;  /* [count] votes still expected at the root, N of the mutual information; NULL
+                                   for a dump */
     enum reducer reducer;
-    void *output; /* [count] rows of what `reducer` says */
+    float *output; /* [count] rows of what `reducer` says */
 };
 
 struct backend {
@@ -64,19 +67,22 @@ struct backend {
     int (*forward)(struct plan *plan, const float *images, size_t count, float *outputs);
 
     /*
-     * Fills every batch-norm running mean and (unbiased) variance in `parameters` with the statistics of this one
-     * batch, layer by layer, so that a net of random weights gives well-scaled embeddings.
+     * Fills every batch-norm running mean and (unbiased) variance in `parameters` with the statistics of this
+     * one batch, layer by layer, so that a net of random weights gives well-scaled embeddings.
      */
-    int (*calibrate)(struct backend_context *context, const struct net *net, const float *images, size_t count,
-                     float *parameters);
+    int (*calibrate)(struct backend_context *context, const struct net *net, const float *images,
+                     size_t count, float *parameters);
 
     /* Fits the heads in place; see head.h for the recipe. */
-    int (*head_fit)(struct backend_context *context, const struct fit_request *request, struct head_set *heads,
-                    struct fit_report *ret_report);
+    int (*head_fit)(struct backend_context *context, const struct fit_request *request,
+                    struct head_set *heads, struct fit_report *ret_report);
 
-    /* Streams embeddings through heads x passes and reduces. */
-    int (*head_score)(struct backend_context *context, const struct score_request *request, backend_stop *stop,
-                      void *stop_context);
+    /*
+     * Streams embeddings through heads x passes and reduces. The same bits for any number of threads, split
+     * or order of rows. ERROR_CANCELLED leaves `output` partly written.
+     */
+    int (*head_score)(struct backend_context *context, const struct score_request *request,
+                      backend_stop *stop, void *stop_context);
 };
 
 #endif

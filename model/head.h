@@ -1,27 +1,31 @@
 /*
- * Heads on cached embeddings: dropout -> linear -> alpha = 1 + 100 sigmoid(x), one Dirichlet concentration per answer
- * (Walmsley et al. 2021, arXiv 2102.08414; alpha in (1, 101) keeps every marginal unimodal). A head_set is an
- * ensemble of `count` heads over the same trunk, with everything needed to go on training exactly where it stopped.
+ * Heads on cached embeddings: dropout -> linear -> alpha = 1 + 100 sigmoid(x), one Dirichlet concentration
+ * per answer (Walmsley et al. 2021, arXiv 2102.08414; alpha in (1, 101) keeps every marginal unimodal). A
+ * head_set is an ensemble of `count` heads over the same trunk, with everything needed to go on training
+ * exactly where it stopped.
  *
- * Embeddings enter as z = (embedding - shift) * scale, one shift and scale per input, fixed when the first head of a
- * trunk is fitted: random-weight features share a large mean, and dropout on that mean would be nothing but noise.
- * Imported heads have shift 0 and scale 1.
+ * Embeddings enter as z = (embedding - shift) * scale, one shift and scale per input, fixed when the first
+ * head of a trunk is fitted: random-weight features share a large mean, and dropout on that mean would be
+ * nothing but noise. Imported heads have shift 0 and scale 1.
  */
 #ifndef TRIAGE_MODEL_HEAD_H
 #define TRIAGE_MODEL_HEAD_H
 
-#include "model/information.h"
 #include "model/schema.h"
 
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
-#define HEAD_COUNT_MAX 16
+#define HEAD_COUNT_MAX  16
+#define HEAD_INPUTS_MAX 8192
+#define HEAD_BATCH_MAX  4096
 
 struct head_set {
     int count, inputs, answers;
-    uint32_t model; /* number of the model these heads belong to: part of the mask counter */
-    float dropout;  /* probability that an input is dropped, train and predict */
+    uint32_t model;       /* number of the model these heads belong to: part of the mask counter */
+    float dropout;        /* probability that an input is dropped, train and predict */
     float *shift, *scale; /* [inputs] */
     float *weight;        /* [count][answers][inputs] */
     float *bias;          /* [count][answers] */
@@ -30,31 +34,95 @@ struct head_set {
     uint64_t step; /* AdamW steps taken */
 };
 
-/* One allocation for all arrays, zeroed, scale = 1. Free with head_set_free(). */
+/*
+ * alpha = 1 + 100 sigmoid(x), always within [1, 101], NaN for NaN. Written out (exp as in Cephes: 2^n times a
+ * polynomial, error 2e-7) so that compilers can do many at once and every build gives the same bits.
+ */
+static inline __attribute__((always_inline)) float head_alpha(float x)
+{
+    float y = -x;
+    y = y > 87.0f ? 87.0f : y;
+    y = y < -87.0f ? -87.0f : y;             /* comparisons with NaN are false: NaN passes through */
+    float n = y * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: rounds to an integer in the low bits */
+    uint32_t bits;
+    memcpy(&bits, &n, 4);
+    n -= 12582912.0f;
+    float r = y - n * 0.693359375f + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    bits = (bits + 127) << 23;
+    float power;
+    memcpy(&power, &bits, 4);
+    return 1.0f + 100.0f / (1.0f + p * power);
+}
+
+/* d alpha / d x, from alpha. */
+static inline __attribute__((always_inline)) float head_alpha_slope(float alpha)
+{
+    return (alpha - 1.0f) * (101.0f - alpha) * 0.01f;
+}
+
+/*
+ * One allocation for all arrays, zeroed, scale = 1. Free with head_set_free(). ERROR_LIMIT outside
+ * count 1..HEAD_COUNT_MAX, inputs 1..HEAD_INPUTS_MAX, answers 1..SCHEMA_ANSWERS_MAX.
+ */
 int head_set_new(int count, int inputs, int answers, struct head_set *ret_heads);
 int head_set_copy(const struct head_set *from, struct head_set *ret_heads);
-void head_set_free(struct head_set *heads);
+void head_set_free(struct head_set *heads); /* zeroed is fine */
 
-/* Sets shift and scale from the mean and standard deviation of these rows (fp16, `stride_bytes` apart). */
+/* Copies every value of a head_set of the same shape into memory that is already there. */
+void head_set_assign(struct head_set *to, const struct head_set *from);
+
+/* All arrays are one block of this many floats, starting at heads->shift, in the order of the struct. */
+size_t head_set_floats(const struct head_set *heads);
+
+/*
+ * Sets shift and scale from the mean and standard deviation of these rows (fp16, `stride_bytes` apart; `row`
+ * NULL for 0 .. count-1). Values that are not finite are left out; an input that does not vary gets scale 1.
+ */
 void head_set_standardise(struct head_set *heads, const uint16_t *embedding, size_t stride_bytes,
                           const uint64_t *row, size_t count);
 
 /* Weights 0, bias = inverse of alpha() at the constant concentrations, moments 0. */
 void head_set_reset(struct head_set *heads, const float *constant_alpha);
 
+/* One head's concentrations without dropout: alpha [answers] OUTPUT. One row at a time; pools go through
+ * head_score. */
+void head_concentrations(const struct head_set *heads, int head, const uint16_t *embedding, float *alpha);
+
+/*
+ * How heads are fitted (head_fit of every backend, by the same rules):
+ *   loss        mean over the batch of likelihood_galaxy(), per head
+ *   dropout     inverted, on the standardised inputs; masks from PHILOX_TRAIN, own ones for every head, step
+ * and galaxy order       every epoch each head shuffles train_row (Fisher and Yates, PHILOX_SHUFFLE, from the
+ * given order); the last batch of an epoch may be smaller optimiser   AdamW (Loshchilov & Hutter 2019; beta
+ * 0.9 / 0.999, epsilon 1e-8), decay on weights, not on biases start       weights, moments and step as given:
+ * N epochs and N more equal 2 N bit for bit stopping    after each epoch the validation loss is the mean over
+ * heads and rows of likelihood_galaxy() without dropout; `patience` epochs without a better one end the fit.
+ * The state before the first epoch counts, so a fit never ends worse on the validation rows than it began.
+ *   result      weights, moments and step of the best epoch (the last one without validation rows)
+ * Bit-equal for any number of threads. Errors leave the heads at the best state so far: ERROR_INPUT when the
+ * request makes no sense or a galaxy gives a loss that is not finite (the message names its row),
+ * ERROR_CANCELLED when `stop` says so, ERROR_SYSTEM without memory.
+ */
 struct fit_request {
     const struct schema *schema;
     const uint16_t *embedding; /* fp16 rows */
     size_t embedding_stride_bytes;
-    const uint16_t *votes;     /* vote counts, [answers] per row */
+    const uint16_t *votes; /* vote counts, [answers] per row */
     size_t votes_stride_bytes;
     const uint64_t *train_row; /* [train_count] rows with at least one vote */
     size_t train_count;
-    const uint64_t *validation_row; /* [validation_count] for early stopping; may be empty (then epochs_max / 4) */
+    const uint64_t
+        *validation_row; /* [validation_count] for early stopping; may be empty (then epochs_max / 4) */
     size_t validation_count;
     uint64_t seed;
     float learning_rate, weight_decay;
-    int batch;      /* galaxies per step */
+    int batch;      /* galaxies per step, 1 .. HEAD_BATCH_MAX */
     int epochs_max; /* full passes over the training rows */
     int patience;   /* epochs without a better validation loss before stopping; the best weights are kept */
     int (*stop)(void *context); /* (optional) asked after each epoch; non-zero cancels */
@@ -62,9 +130,9 @@ struct fit_request {
 };
 
 struct fit_report {
-    int epochs, best_epoch;
-    float train_loss;      /* per galaxy, at the best epoch */
-    float validation_loss; /* NaN without validation rows */
+    int epochs, best_epoch; /* best_epoch 0: nothing was better than the start */
+    float train_loss;       /* per galaxy and head, at the best epoch, without dropout */
+    float validation_loss;  /* NaN without validation rows */
 };
 
 #endif

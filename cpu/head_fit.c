@@ -1,0 +1,390 @@
+/*
+ * Fitting heads: the recipe of head.h with each head as one item of parallel work per epoch. Embeddings are
+ * converted block by block where they are used, so memory does not grow with the number of galaxies. Scoring
+ * is heads.c.
+ */
+#include "base/error.h"
+#include "base/philox.h"
+#include "cpu/head_kernels.h"
+#include "cpu/heads.h"
+#include "model/likelihood.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BLOCK_ROWS 64
+#define ALIGNMENT  64
+
+/*
+ * One head in training. Rows hold the inputs, then the bias (its input is 1), then zeros up to `stride`;
+ * answers are padded with zero rows.
+ */
+struct learner {
+    float *weight, *gradient, *moment1, *moment2; /* [answers_padded][stride] */
+    uint64_t *order;                              /* [train_count] this epoch's rows */
+    double loss;                                  /* summed over the rows evaluated last */
+    int failed;
+    uint64_t failed_row; /* the galaxy whose loss was not finite */
+};
+
+/* One worker's memory. */
+struct scratch {
+    float *z;         /* [BLOCK_ROWS][stride] */
+    float *x;         /* [BLOCK_ROWS][answers_padded] logits, then concentrations */
+    float *slope;     /* [BLOCK_ROWS][answers_padded] d loss / d logit */
+    double *gradient; /* [answers] d loss / d alpha */
+    float *mask;      /* [inputs, padded] */
+};
+
+struct fit_job {
+    const struct fit_request *request;
+    const struct head_kernels *kernels;
+    struct head_set *heads; /* the best state so far */
+    size_t answers_padded, stride;
+    uint64_t step; /* at the start of this epoch */
+    struct learner learner[HEAD_COUNT_MAX];
+    struct scratch *scratch; /* [workers] */
+    const uint64_t *evaluate_row;
+    size_t evaluate_count;
+    int train; /* 0: only evaluate */
+};
+
+static size_t round_up(size_t value, size_t step)
+{
+    return (value + step - 1) / step * step;
+}
+
+static void *zeroed(size_t count, size_t size)
+{
+    void *memory = aligned_alloc(ALIGNMENT, round_up(count * size + 1, ALIGNMENT));
+    if (memory)
+        memset(memory, 0, round_up(count * size + 1, ALIGNMENT));
+    return memory;
+}
+
+/* Between the head_set's arrays and the learner's padded rows; `out` copies to the head_set. */
+static void exchange(struct fit_job *job, int head, int out)
+{
+    struct head_set *heads = job->heads;
+    struct learner *learner = &job->learner[head];
+    size_t inputs = (size_t)heads->inputs;
+    for (size_t a = 0; a < (size_t)heads->answers; a++) {
+        size_t output = (size_t)head * (size_t)heads->answers + a;
+        struct {
+            float *stored, *working;
+            size_t count;
+        } pair[] = {
+            {heads->weight + output * inputs,        learner->weight + a * job->stride,          inputs    },
+            {heads->bias + output,                   learner->weight + a * job->stride + inputs, 1         },
+            {heads->moment1 + output * (inputs + 1), learner->moment1 + a * job->stride,         inputs + 1},
+            {heads->moment2 + output * (inputs + 1), learner->moment2 + a * job->stride,         inputs + 1},
+        };
+        for (size_t i = 0; i < sizeof pair / sizeof *pair; i++)
+            memcpy(out ? pair[i].stored : pair[i].working, out ? pair[i].working : pair[i].stored,
+                   pair[i].count * sizeof(float));
+    }
+}
+
+static void shuffle(const struct fit_job *job, int head)
+{
+    const struct fit_request *request = job->request;
+    uint64_t *order = job->learner[head].order;
+    memcpy(order, request->train_row, request->train_count * sizeof *order);
+    for (size_t i = request->train_count; i-- > 1;) {
+        uint32_t word =
+            philox(request->seed, (uint32_t)i, (uint32_t)head, (uint32_t)job->step, PHILOX_SHUFFLE).word[0];
+        size_t other = (size_t)((uint64_t)word * (i + 1) >> 32);
+        uint64_t kept = order[i];
+        order[i] = order[other];
+        order[other] = kept;
+    }
+}
+
+/* Standardised inputs and a 1 for the bias of up to BLOCK_ROWS galaxies, with masks when `step` is given. */
+static void load(const struct fit_job *job, struct scratch *scratch, int head, const uint64_t *row,
+                 size_t rows, const uint64_t *step)
+{
+    const struct fit_request *request = job->request;
+    const struct head_set *heads = job->heads;
+    for (size_t r = 0; r < rows; r++) {
+        const char *embedding = (const char *)request->embedding + row[r] * request->embedding_stride_bytes;
+        float *z = scratch->z + r * job->stride;
+        job->kernels->standardise((const uint16_t *)embedding, heads->shift, heads->scale, heads->inputs, z);
+        z[heads->inputs] = 1;
+        if (step && heads->dropout > 0) {
+            uint32_t counter[3] = {(uint32_t)(row[r] + 1), (uint32_t)*step,
+                                   (uint32_t)head << 8 | PHILOX_TRAIN};
+            job->kernels->dropout(request->seed, counter, heads->dropout, heads->inputs, scratch->mask);
+            job->kernels->multiply(z, scratch->mask, heads->inputs);
+        }
+    }
+    if (rows % DOT_ROWS)
+        memset(scratch->z + rows * job->stride, 0, job->stride * sizeof(float));
+}
+
+/* Concentrations of the block into scratch->x. */
+static void forward(const struct fit_job *job, struct scratch *scratch, const struct learner *learner,
+                    size_t rows)
+{
+    for (size_t r = 0; r < rows; r += DOT_ROWS)
+        for (size_t a = 0; a < job->answers_padded; a += DOT_ROWS)
+            job->kernels->dot(scratch->z + r * job->stride, job->stride, learner->weight + a * job->stride,
+                              job->stride, (int)job->stride, scratch->x + r * job->answers_padded + a,
+                              job->answers_padded);
+    job->kernels->concentrations(scratch->x, rows * job->answers_padded);
+}
+
+static const uint16_t *votes_of(const struct fit_request *request, uint64_t row)
+{
+    return (const uint16_t *)((const char *)request->votes + row * request->votes_stride_bytes);
+}
+
+/* Adds one block's share of the batch gradient. Returns 0, or -1 when a loss is not finite. */
+static int train_block(const struct fit_job *job, struct scratch *scratch, struct learner *learner,
+                       const uint64_t *row, size_t rows, float weight)
+{
+    size_t answers = (size_t)job->heads->answers, padded = job->answers_padded;
+    forward(job, scratch, learner, rows);
+    for (size_t r = 0; r < rows; r++) {
+        const float *alpha = scratch->x + r * padded;
+        double loss = likelihood_galaxy_gradient(job->request->schema, alpha, votes_of(job->request, row[r]),
+                                                 scratch->gradient);
+        if (!isfinite(loss)) {
+            learner->failed = 1;
+            learner->failed_row = row[r];
+            return -1;
+        }
+        for (size_t a = 0; a < answers; a++)
+            scratch->slope[r * padded + a] =
+                (float)scratch->gradient[a] * head_alpha_slope(alpha[a]) * weight;
+    }
+    for (size_t a = 0; a < padded; a += TILE_ROWS)
+        for (size_t i = 0; i < job->stride; i += TILE_COLUMNS)
+            job->kernels->tile(scratch->slope + a, 1, padded, scratch->z + i, job->stride, (int)rows,
+                               learner->gradient + a * job->stride + i, job->stride);
+    return 0;
+}
+
+static void update(const struct fit_job *job, struct learner *learner, uint64_t steps_taken)
+{
+    size_t inputs = (size_t)job->heads->inputs;
+    double t = (double)steps_taken;
+    struct adam_step step = {.learning_rate = job->request->learning_rate,
+                             .decay = job->request->weight_decay,
+                             .correction1 = (float)(1 / (1 - pow(0.9, t))),
+                             .correction2 = (float)(1 / sqrt(1 - pow(0.999, t)))};
+    struct adam_step bias_step = step;
+    bias_step.decay = 0;
+    for (size_t a = 0; a < (size_t)job->heads->answers; a++) {
+        size_t at = a * job->stride;
+        job->kernels->adam(&step, learner->weight + at, learner->gradient + at, learner->moment1 + at,
+                           learner->moment2 + at, inputs);
+        at += inputs;
+        job->kernels->adam(&bias_step, learner->weight + at, learner->gradient + at, learner->moment1 + at,
+                           learner->moment2 + at, 1);
+    }
+}
+
+static int train_epoch(struct fit_job *job, struct scratch *scratch, int head)
+{
+    struct learner *learner = &job->learner[head];
+    size_t count = job->request->train_count, batch = (size_t)job->request->batch;
+    uint64_t step = job->step;
+    shuffle(job, head);
+    for (size_t first = 0; first < count; first += batch, step++) {
+        size_t end = first + batch < count ? first + batch : count;
+        float weight = 1.0f / (float)(end - first);
+        for (size_t at = first; at < end; at += BLOCK_ROWS) {
+            size_t rows = end - at < BLOCK_ROWS ? end - at : BLOCK_ROWS;
+            load(job, scratch, head, learner->order + at, rows, &step);
+            if (train_block(job, scratch, learner, learner->order + at, rows, weight))
+                return -1;
+        }
+        update(job, learner, step + 1);
+    }
+    return 0;
+}
+
+static void evaluate(struct fit_job *job, struct scratch *scratch, int head)
+{
+    struct learner *learner = &job->learner[head];
+    learner->loss = 0;
+    for (size_t at = 0; at < job->evaluate_count; at += BLOCK_ROWS) {
+        size_t left = job->evaluate_count - at, rows = left < BLOCK_ROWS ? left : BLOCK_ROWS;
+        load(job, scratch, head, job->evaluate_row + at, rows, NULL);
+        forward(job, scratch, learner, rows);
+        for (size_t r = 0; r < rows; r++) {
+            uint64_t row = job->evaluate_row[at + r];
+            double loss = likelihood_galaxy(job->request->schema, scratch->x + r * job->answers_padded,
+                                            votes_of(job->request, row));
+            if (!isfinite(loss) && !learner->failed) {
+                learner->failed = 1;
+                learner->failed_row = row;
+            }
+            learner->loss += loss;
+        }
+    }
+}
+
+static void head_task(void *context, long item, int worker)
+{
+    struct fit_job *job = context;
+    struct scratch *scratch = &job->scratch[worker];
+    if (job->train && train_epoch(job, scratch, (int)item))
+        return;
+    evaluate(job, scratch, (int)item);
+}
+
+/* Runs all heads; the loss per head and evaluated row, NaN when nothing was evaluated. */
+static int run(struct workers *workers, struct fit_job *job, int train, const uint64_t *row, size_t count,
+               double *ret_loss)
+{
+    job->train = train;
+    job->evaluate_row = row;
+    job->evaluate_count = count;
+    workers_run(workers, head_task, job, job->heads->count);
+    *ret_loss = 0;
+    for (int head = 0; head < job->heads->count; head++) {
+        if (job->learner[head].failed)
+            return error_set(
+                ERROR_INPUT,
+                "the loss of galaxy row %llu is not finite: its embedding is broken (embed it again) or the "
+                "learning rate is too high",
+                (unsigned long long)job->learner[head].failed_row);
+        *ret_loss += job->learner[head].loss;
+    }
+    *ret_loss /= (double)count * job->heads->count; /* 0 / 0 is NaN */
+    return 0;
+}
+
+static void keep(struct fit_job *job)
+{
+    for (int head = 0; head < job->heads->count; head++)
+        exchange(job, head, 1);
+    job->heads->step = job->step;
+}
+
+static int fit(struct workers *workers, struct fit_job *job, struct fit_report *report)
+{
+    const struct fit_request *request = job->request;
+    int validated = request->validation_count > 0;
+    int epochs = validated ? request->epochs_max : request->epochs_max / 4 > 0 ? request->epochs_max / 4 : 1;
+    uint64_t steps_per_epoch = (request->train_count + (size_t)request->batch - 1) / (size_t)request->batch;
+    double best, loss;
+    int result = run(workers, job, 0, request->validation_row, request->validation_count, &best);
+    while (!result && report->epochs < epochs && report->epochs - report->best_epoch < request->patience) {
+        result = run(workers, job, 1, request->validation_row, request->validation_count, &loss);
+        if (result)
+            break;
+        job->step += steps_per_epoch;
+        report->epochs++;
+        if (!validated || loss < best) {
+            keep(job);
+            best = loss;
+            report->best_epoch = report->epochs;
+        }
+        if (request->stop && request->stop(request->stop_context))
+            result = error_set(ERROR_CANCELLED, "training was cancelled after %d epochs", report->epochs);
+    }
+    report->validation_loss = (float)best;
+    if (result)
+        return result;
+    for (int head = 0; head < job->heads->count; head++)
+        exchange(job, head, 0);
+    result = run(workers, job, 0, request->train_row, request->train_count, &loss);
+    report->train_loss = (float)loss;
+    return result;
+}
+
+static int check(const struct fit_request *request, const struct head_set *heads)
+{
+    if (heads->answers != request->schema->answers)
+        return error_set(ERROR_STATE,
+                         "heads with %d answers cannot be fitted to schema %s with %d: start new heads",
+                         heads->answers, request->schema->name, request->schema->answers);
+    if (request->train_count == 0 || request->train_count > UINT32_MAX)
+        return error_set(ERROR_INPUT,
+                         "%zu galaxies to train on: between 1 and 2^32 - 1 with votes are needed",
+                         request->train_count);
+    if (request->batch < 1 || request->batch > HEAD_BATCH_MAX)
+        return error_set(ERROR_INPUT, "batch %d is outside 1 .. %d", request->batch, HEAD_BATCH_MAX);
+    if (request->epochs_max < 1 || request->patience < 1)
+        return error_set(ERROR_INPUT, "epochs (%d) and patience (%d) must be at least 1", request->epochs_max,
+                         request->patience);
+    if (!(request->learning_rate > 0) || !(request->weight_decay >= 0) || !isfinite(request->learning_rate) ||
+        !isfinite(request->weight_decay))
+        return error_set(ERROR_INPUT, "learning rate %g must be positive and weight decay %g not negative",
+                         (double)request->learning_rate, (double)request->weight_decay);
+    if (!(heads->dropout >= 0 && heads->dropout < 1))
+        return error_set(ERROR_INPUT, "dropout %g is outside 0 <= p < 1", (double)heads->dropout);
+    return 0;
+}
+
+static void job_free(struct fit_job *job, int workers)
+{
+    for (int head = 0; head < job->heads->count; head++) {
+        struct learner *learner = &job->learner[head];
+        free(learner->weight);
+        free(learner->gradient);
+        free(learner->moment1);
+        free(learner->moment2);
+        free(learner->order);
+    }
+    for (int i = 0; job->scratch && i < workers; i++) {
+        free(job->scratch[i].z);
+        free(job->scratch[i].x);
+        free(job->scratch[i].slope);
+        free(job->scratch[i].gradient);
+        free(job->scratch[i].mask);
+    }
+    free(job->scratch);
+}
+
+static int job_new(struct fit_job *job, int workers)
+{
+    size_t size = job->answers_padded * job->stride;
+    int complete = (job->scratch = calloc((size_t)workers, sizeof *job->scratch)) != NULL;
+    for (int head = 0; head < job->heads->count && complete; head++) {
+        struct learner *learner = &job->learner[head];
+        learner->weight = zeroed(size, sizeof(float));
+        learner->gradient = zeroed(size, sizeof(float));
+        learner->moment1 = zeroed(size, sizeof(float));
+        learner->moment2 = zeroed(size, sizeof(float));
+        learner->order = zeroed(job->request->train_count, sizeof *learner->order);
+        complete =
+            learner->weight && learner->gradient && learner->moment1 && learner->moment2 && learner->order;
+        if (complete)
+            exchange(job, head, 0);
+    }
+    for (int i = 0; i < workers && complete; i++) {
+        struct scratch *scratch = &job->scratch[i];
+        scratch->z = zeroed(BLOCK_ROWS * job->stride, sizeof(float));
+        scratch->x = zeroed(BLOCK_ROWS * job->answers_padded, sizeof(float));
+        scratch->slope = zeroed(BLOCK_ROWS * job->answers_padded, sizeof(float));
+        scratch->gradient = zeroed(job->answers_padded, sizeof(double));
+        scratch->mask = zeroed(round_up((size_t)job->heads->inputs, 32), sizeof(float));
+        complete = scratch->z && scratch->x && scratch->slope && scratch->gradient && scratch->mask;
+    }
+    return complete ? 0 : error_set(ERROR_SYSTEM, "out of memory for fitting %d heads", job->heads->count);
+}
+
+int cpu_head_fit(struct workers *workers, const struct fit_request *request, struct head_set *heads,
+                 struct fit_report *ret_report)
+{
+    *ret_report = (struct fit_report){.train_loss = NAN, .validation_loss = NAN};
+    int result = check(request, heads);
+    if (result)
+        return result;
+    struct fit_job job = {.request = request,
+                          .kernels = head_kernels(),
+                          .heads = heads,
+                          .answers_padded = round_up((size_t)heads->answers, TILE_ROWS),
+                          .stride = round_up((size_t)heads->inputs + 1, TILE_COLUMNS),
+                          .step = heads->step};
+    result = job_new(&job, workers_count(workers));
+    if (!result)
+        result = fit(workers, &job, ret_report);
+    job_free(&job, workers_count(workers));
+    return result;
+}

@@ -1,0 +1,126 @@
+/*
+ * The hot loops once, included by head_kernels.c for each instruction set with
+ *   VECTOR_BYTES   bytes of one register: 16, 32 or 64
+ *   KERNEL(name)   the name with the set's suffix
+ * No include guard on purpose.
+ */
+typedef float KERNEL(vector) __attribute__((vector_size(VECTOR_BYTES)));
+typedef float KERNEL(loose)
+    __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias)); /* anywhere in memory */
+#define LANES  (VECTOR_BYTES / 4)
+#define ACROSS (TILE_COLUMNS / LANES)
+#define UNROLL _Pragma("GCC unroll 16")
+
+static void KERNEL(tile)(const float *a, size_t a_row, size_t a_depth, const float *b, size_t b_depth,
+                         int depth, float *out, size_t out_row)
+{
+    KERNEL(vector) sum[TILE_ROWS][ACROSS];
+    UNROLL for (int r = 0; r < TILE_ROWS; r++) UNROLL for (int v = 0; v < ACROSS; v++) sum[r][v] =
+        *(const KERNEL(loose) *)(out + (size_t)r * out_row + v * LANES);
+    for (int k = 0; k < depth; k++) {
+        KERNEL(vector) right[ACROSS];
+        UNROLL for (int v = 0; v < ACROSS; v++) right[v] =
+            *(const KERNEL(loose) *)(b + (size_t)k * b_depth + v * LANES);
+        UNROLL for (int r = 0; r < TILE_ROWS; r++)
+        {
+            float left = a[(size_t)r * a_row + (size_t)k * a_depth];
+            UNROLL for (int v = 0; v < ACROSS; v++) sum[r][v] += left * right[v];
+        }
+    }
+    UNROLL for (int r = 0; r < TILE_ROWS; r++) UNROLL for (int v = 0; v < ACROSS; v++) *
+        (KERNEL(loose) *)(out + (size_t)r * out_row + v * LANES) = sum[r][v];
+}
+
+static void KERNEL(dot)(const float *a, size_t a_row, const float *b, size_t b_row, int depth, float *out,
+                        size_t out_row)
+{
+    KERNEL(vector) sum[DOT_ROWS][DOT_ROWS][ACROSS] = {0};
+    for (int k = 0; k < depth; k += DOT_LANES)
+        UNROLL for (int v = 0; v < ACROSS; v++) UNROLL for (int r = 0; r < DOT_ROWS; r++)
+        {
+            KERNEL(vector) left = *(const KERNEL(loose) *)(a + (size_t)r * a_row + k + v * LANES);
+            UNROLL for (int s = 0; s < DOT_ROWS; s++) sum[r][s][v] +=
+                left * *(const KERNEL(loose) *)(b + (size_t)s * b_row + k + v * LANES);
+        }
+    for (int r = 0; r < DOT_ROWS; r++)
+        for (int s = 0; s < DOT_ROWS; s++) {
+            float lane[DOT_LANES];
+            memcpy(lane, sum[r][s], sizeof lane);
+            for (int half = DOT_LANES / 2; half; half /= 2)
+                for (int i = 0; i < half; i++)
+                    lane[i] += lane[i + half];
+            out[(size_t)r * out_row + (size_t)s] = lane[0];
+        }
+}
+
+static void KERNEL(standardise)(const uint16_t *restrict embedding, const float *restrict shift,
+                                const float *restrict scale, int inputs, float *restrict z)
+{
+    for (int i = 0; i < inputs; i++)
+        z[i] = (half_to_float(embedding[i]) - shift[i]) * scale[i];
+}
+
+static void KERNEL(dropout)(uint64_t key, const uint32_t counter[3], float rate, int inputs,
+                            float *restrict mask)
+{
+    float keep = 1.0f / (1.0f - rate);
+    for (uint32_t first = 0; (int)first * 4 < inputs; first += 8) {
+        struct philox drawn[8];
+        for (uint32_t lane = 0; lane < 8; lane++)
+            drawn[lane] = philox(key, first + lane, counter[0], counter[1], counter[2]);
+        for (int lane = 0; lane < 8; lane++)
+            for (int word = 0; word < 4; word++)
+                mask[4 * ((int)first + lane) + word] =
+                    philox_uniform(drawn[lane].word[word]) < rate ? 0.0f : keep;
+    }
+}
+
+static void KERNEL(multiply)(float *restrict z, const float *restrict mask, int inputs)
+{
+    for (int i = 0; i < inputs; i++)
+        z[i] *= mask[i];
+}
+
+static void KERNEL(concentrations)(float *x, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        x[i] = head_alpha(x[i]);
+}
+
+static void KERNEL(adam)(const struct adam_step *step, float *restrict weight, float *restrict gradient,
+                         float *restrict moment1, float *restrict moment2, size_t count)
+{
+    float rate = step->learning_rate * step->correction1, shrink = 1.0f - step->learning_rate * step->decay;
+    float correction2 = step->correction2;
+    for (size_t i = 0; i < count; i++) {
+        float g = gradient[i];
+        moment1[i] = 0.9f * moment1[i] + 0.1f * g;
+        moment2[i] = 0.999f * moment2[i] + 0.001f * (g * g);
+        weight[i] = weight[i] * shrink - rate * moment1[i] / (sqrtf(moment2[i]) * correction2 + 1e-8f);
+        gradient[i] = 0;
+    }
+}
+
+static struct information KERNEL(question)(enum information_kind kind, const float *alpha, int answers,
+                                           int passes, int stride, int votes)
+{
+    return information_question(kind, alpha, answers, passes, stride, votes);
+}
+
+static const struct head_kernels KERNEL(kernels) = {
+    .name = KERNEL_NAME,
+    .tile = KERNEL(tile),
+    .dot = KERNEL(dot),
+    .standardise = KERNEL(standardise),
+    .dropout = KERNEL(dropout),
+    .multiply = KERNEL(multiply),
+    .concentrations = KERNEL(concentrations),
+    .adam = KERNEL(adam),
+    .question = KERNEL(question),
+};
+#undef LANES
+#undef ACROSS
+#undef UNROLL
+#undef VECTOR_BYTES
+#undef KERNEL
+#undef KERNEL_NAME
