@@ -1,0 +1,299 @@
+/* See private_postgres.h. Programs are started from argument vectors, never through a shell. */
+#include "connectors/private_postgres.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "connectors/database.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define PROGRAMS           "/usr/lib/postgresql"
+#define START_TIMEOUT_MS   60000
+#define STOP_FAST_MS       5000
+#define STOP_IMMEDIATE_MS  2000
+#define SOCKET_PATH_MAX    90 /* of 107, less "/.s.PGSQL.5432.lock" */
+#define ARGUMENTS_MAX      32
+
+/* Settings of a server that shares a machine with the daemon. Commits stay durable. */
+static const char *const settings[] = {
+    "listen_addresses=''",       "shared_buffers=64MB",          "max_connections=40",     "synchronous_commit=on",
+    "unix_socket_permissions=0700", "log_min_messages=warning", "max_wal_size=256MB",
+    "autovacuum_vacuum_scale_factor=0.02", "wal_level=minimal",  "max_wal_senders=0",      "jit=off",
+};
+
+/* Folder of the newest version that has both programs. */
+static int find_programs(char *folder, size_t size)
+{
+    DIR *listing = opendir(PROGRAMS);
+    long newest = 0;
+    for (struct dirent *entry; listing && (entry = readdir(listing));) {
+        char path[FILE_PATH_BYTES];
+        long version = strtol(entry->d_name, NULL, 10);
+        if (version > newest && file_path(path, sizeof path, PROGRAMS "/%ld/bin/initdb", version) == 0 &&
+            access(path, X_OK) == 0)
+            newest = version;
+    }
+    if (listing)
+        closedir(listing);
+    if (!newest)
+        return error_set(ERROR_NOT_FOUND, "no PostgreSQL server under " PROGRAMS ": install the package postgresql, or set "
+                                          "database.url");
+    return file_path(folder, size, PROGRAMS "/%ld/bin", newest);
+}
+
+/* The user the server runs as when we are root; PostgreSQL refuses to run as root itself. */
+static const struct passwd *server_user(void)
+{
+    const struct passwd *user = getpwnam("postgres");
+    return user ? user : getpwnam("nobody");
+}
+
+/* Fills `arguments` with setpriv in front when we are root. */
+static int drop_privileges(char *arguments[ARGUMENTS_MAX], char uid[32], char gid[32])
+{
+    if (geteuid() != 0)
+        return 0;
+    const struct passwd *user = server_user();
+    if (!user)
+        return 0;
+    snprintf(uid, 32, "--reuid=%u", (unsigned)user->pw_uid);
+    snprintf(gid, 32, "--regid=%u", (unsigned)user->pw_gid);
+    arguments[0] = (char *)(uintptr_t) "setpriv";
+    arguments[1] = uid;
+    arguments[2] = gid;
+    arguments[3] = (char *)(uintptr_t) "--clear-groups";
+    return 4;
+}
+
+/* Starts a program with its output in `log`; a session of its own, so that a terminal's Ctrl-C does not reach it. */
+static pid_t start_program(char *const arguments[], const char *folder, const char *log)
+{
+    pid_t pid = fork();
+    if (pid)
+        return pid;
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    signal(SIGPIPE, SIG_DFL);
+    setsid();
+    int output = open(log, O_WRONLY | O_CREAT | O_APPEND, 0640), input = open("/dev/null", O_RDONLY);
+    dup2(input, 0);
+    dup2(output, 1);
+    dup2(output, 2);
+    for (int descriptor = 3; descriptor < 1024; descriptor++)
+        close(descriptor);
+    setenv("LC_ALL", "C.UTF-8", 1);
+    if (chdir(folder) < 0)
+        _exit(126);
+    execvp(arguments[0], arguments);
+    dprintf(2, "cannot run %s: %s\n", arguments[0], strerror(errno));
+    _exit(127);
+}
+
+static int log_tail(const struct private_postgres *postgres, const char *what)
+{
+    char path[600], *bytes = NULL;
+    size_t length = 0;
+    snprintf(path, sizeof path, "%s/log", postgres->folder);
+    file_read(path, 64 << 20, &bytes, &length);
+    const char *tail = bytes ? bytes + (length > 300 ? length - 300 : 0) : "";
+    int result = error_set(ERROR_UNAVAILABLE, "%s; the end of %s says: %s", what, path, tail);
+    free(bytes);
+    return result;
+}
+
+static int make_folders(struct private_postgres *postgres, char *data, char *socket, size_t size)
+{
+    int result = file_path(data, size, "%s/data", postgres->folder);
+    if (!result)
+        result = file_path(socket, size, "%s/socket", postgres->folder);
+    if (!result && strlen(socket) > SOCKET_PATH_MAX)
+        result = error_set(ERROR_INPUT, "%s is too deep for a Unix socket (%zu of at most %d characters): use a shorter "
+                                        "instance.state",
+                           socket, strlen(socket), SOCKET_PATH_MAX);
+    if (!result)
+        result = file_make_folder(postgres->folder, 0711);
+    if (!result && mkdir(socket, 0700) < 0 && errno != EEXIST)
+        result = error_set_errno("cannot make %s", socket);
+    if (result || geteuid() != 0)
+        return result;
+    const struct passwd *user = server_user();
+    char log[600];
+    snprintf(log, sizeof log, "%s/log", postgres->folder);
+    int made = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+    if (made >= 0)
+        close(made);
+    if (!user || chown(postgres->folder, user->pw_uid, user->pw_gid) < 0 ||
+        chown(socket, user->pw_uid, user->pw_gid) < 0 || chown(log, user->pw_uid, user->pw_gid) < 0)
+        return error_set_errno("cannot give %s to the user the database runs as", postgres->folder);
+    return 0;
+}
+
+/* A folder above that is closed to the user would make the server fail in a way nobody understands. */
+static int check_reachable(const char *folder)
+{
+    char path[FILE_PATH_BYTES];
+    if (geteuid() != 0 || file_path(path, sizeof path, "%s", folder))
+        return 0;
+    for (char *slash = strrchr(path, '/'); slash && slash != path; slash = strrchr(path, '/')) {
+        struct stat info;
+        *slash = 0;
+        if (stat(path, &info) == 0 && !(info.st_mode & S_IXOTH) && info.st_uid != server_user()->pw_uid)
+            return error_set(ERROR_INPUT, "the user %s, as whom the private database runs, may not enter %s: chmod o+x %s, "
+                                          "or choose another instance.state",
+                             server_user()->pw_name, path, path);
+    }
+    return 0;
+}
+
+static int make_cluster(struct private_postgres *postgres, const char *programs, const char *data)
+{
+    char version[FILE_PATH_BYTES], initdb[FILE_PATH_BYTES], log[600], uid[32], gid[32];
+    char *arguments[ARGUMENTS_MAX] = {0};
+    int status, result = file_path(version, sizeof version, "%s/PG_VERSION", data);
+    if (!result)
+        result = file_path(initdb, sizeof initdb, "%s/initdb", programs);
+    if (result || file_exists(version))
+        return result;
+    int at = drop_privileges(arguments, uid, gid);
+    snprintf(log, sizeof log, "%s/log", postgres->folder);
+    const char *options[] = {initdb,        "-D", data, "-U", "triage", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8",
+                             "--no-instructions"};
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++)
+        arguments[at++] = (char *)(uintptr_t)options[i];
+    pid_t pid = start_program(arguments, postgres->folder, log);
+    if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status) || WEXITSTATUS(status) != 0)
+        return log_tail(postgres, "cannot make the private database");
+    return 0;
+}
+
+/* The postmaster's process if it runs: its pid file names it and /proc says it works in our data folder. */
+static pid_t running_postmaster(const char *data)
+{
+    char path[FILE_PATH_BYTES], link[64], target[FILE_PATH_BYTES], *bytes;
+    size_t length;
+    if (file_path(path, sizeof path, "%s/postmaster.pid", data) || file_read(path, 4096, &bytes, &length))
+        return 0;
+    long pid = strtol(bytes, NULL, 10);
+    free(bytes);
+    if (pid <= 1 || kill((pid_t)pid, 0) < 0)
+        return 0;
+    snprintf(link, sizeof link, "/proc/%ld/cwd", pid);
+    ssize_t count = readlink(link, target, sizeof target - 1);
+    if (count < 0)
+        return 0;
+    target[count] = 0;
+    struct stat ours, theirs;
+    return stat(data, &ours) == 0 && stat(target, &theirs) == 0 && ours.st_ino == theirs.st_ino &&
+                   ours.st_dev == theirs.st_dev
+               ? (pid_t)pid
+               : 0;
+}
+
+static int launch(struct private_postgres *postgres, const char *programs, const char *data, const char *socket)
+{
+    char program[FILE_PATH_BYTES], log[600], uid[32], gid[32], *arguments[ARGUMENTS_MAX + 32] = {0};
+    int at = drop_privileges(arguments, uid, gid);
+    int result = file_path(program, sizeof program, "%s/postgres", programs);
+    if (result)
+        return result;
+    snprintf(log, sizeof log, "%s/log", postgres->folder);
+    const char *options[] = {program, "-D", data, "-k", socket};
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++)
+        arguments[at++] = (char *)(uintptr_t)options[i];
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
+        arguments[at++] = (char *)(uintptr_t) "-c";
+        arguments[at++] = (char *)(uintptr_t)settings[i];
+    }
+    postgres->pid = start_program(arguments, postgres->folder, log);
+    return postgres->pid > 0 ? 0 : error_set_errno("cannot start the private database");
+}
+
+static int wait_until_ready(struct private_postgres *postgres)
+{
+    char first[600];
+    int64_t deadline_ms = clock_ms() + START_TIMEOUT_MS;
+    struct database *database;
+    snprintf(first, sizeof first, "host=%s/socket user=triage dbname=postgres", postgres->folder);
+    while (database_open(first, &database)) {
+        int status, gone = !postgres->adopted && waitpid(postgres->pid, &status, WNOHANG) == postgres->pid;
+        if (gone || clock_ms() > deadline_ms)
+            return log_tail(postgres, gone ? "the private database ended while starting"
+                                           : "the private database did not answer within 60 s");
+        poll(NULL, 0, 50);
+    }
+    struct database_result *rows = NULL;
+    int result = database_run(database, "SELECT 1 FROM pg_database WHERE datname = 'triage'", 0, NULL, &rows);
+    if (!result && database_rows(rows) == 0)
+        result = database_script(database, "CREATE DATABASE triage");
+    database_result_free(rows);
+    database_close(database);
+    return result;
+}
+
+int private_postgres_start(const char *folder, struct private_postgres *ret_postgres)
+{
+    struct private_postgres postgres = {0};
+    char programs[FILE_PATH_BYTES], data[FILE_PATH_BYTES], socket[FILE_PATH_BYTES];
+    if (snprintf(postgres.folder, sizeof postgres.folder, "%s", folder) >= (int)sizeof postgres.folder)
+        return error_set(ERROR_INPUT, "the state folder's path is too long");
+    snprintf(postgres.url, sizeof postgres.url, "host=%s/socket user=triage dbname=triage", folder);
+    int result = find_programs(programs, sizeof programs);
+    if (!result)
+        result = make_folders(&postgres, data, socket, sizeof data);
+    if (!result)
+        result = check_reachable(folder);
+    if (!result)
+        result = make_cluster(&postgres, programs, data);
+    if (result)
+        return result;
+    postgres.pid = running_postmaster(data);
+    postgres.adopted = postgres.pid > 0;
+    if (!postgres.adopted)
+        result = launch(&postgres, programs, data, socket);
+    if (!result)
+        result = wait_until_ready(&postgres);
+    if (!result)
+        *ret_postgres = postgres;
+    return result;
+}
+
+static bool is_gone(const struct private_postgres *postgres, const char *data)
+{
+    int status;
+    if (!postgres->adopted && waitpid(postgres->pid, &status, WNOHANG) == postgres->pid)
+        return true;
+    return running_postmaster(data) != postgres->pid;
+}
+
+int private_postgres_stop(struct private_postgres *postgres)
+{
+    static const struct {
+        int signal, limit_ms;
+    } steps[] = {{SIGINT, STOP_FAST_MS}, {SIGQUIT, STOP_IMMEDIATE_MS}};
+    char data[FILE_PATH_BYTES];
+    int result = file_path(data, sizeof data, "%s/data", postgres->folder);
+    if (result || running_postmaster(data) != postgres->pid)
+        return result;
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+        int64_t deadline_ms = clock_ms() + steps[i].limit_ms;
+        kill(postgres->pid, steps[i].signal);
+        while (clock_ms() < deadline_ms) {
+            if (is_gone(postgres, data))
+                return 0;
+            poll(NULL, 0, 20);
+        }
+    }
+    return error_set(ERROR_UNAVAILABLE, "the private database (process %d) does not stop", (int)postgres->pid);
+}

@@ -1,0 +1,29 @@
+/*
+ * The embedded default: a private PostgreSQL cluster in a folder, on a Unix socket that only its owner can reach.
+ * The same SQL and the same notifications as with a server of one's own.
+ */
+#ifndef TRIAGE_CONNECTORS_PRIVATE_POSTGRES_H
+#define TRIAGE_CONNECTORS_PRIVATE_POSTGRES_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+struct private_postgres {
+    char folder[512]; /* holds data/, socket/ and log */
+    char url[1024];   /* libpq connection string */
+    pid_t pid;        /* of the postmaster */
+    bool adopted;     /* it was running already */
+};
+
+/*
+ * Starts the cluster, making it first if need be; adopts one that runs already, e.g. after the daemon was killed.
+ * Run as root it gives the folder to the user postgres (else nobody) and drops to it with setpriv. Waits until the
+ * server answers, at most 60 s. ERROR_NOT_FOUND without PostgreSQL's programs, ERROR_INPUT for a folder that is too
+ * deep for a socket or closed to the user, ERROR_UNAVAILABLE with the end of the server's log.
+ */
+int private_postgres_start(const char *folder, struct private_postgres *ret_postgres);
+
+/* Fast shutdown within 5 s, else an immediate one. Signals only a process that is this cluster's postmaster. */
+int private_postgres_stop(struct private_postgres *postgres);
+
+#endif
