@@ -14,6 +14,7 @@
 #include "daemon/setup.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -76,7 +77,8 @@ static int open_state(struct daemon *daemon)
 static int restore(struct daemon *daemon, struct database *database)
 {
     struct cycles_state state;
-    int result = cycles_restore(database, &state, &daemon->queue);
+    int result = cycles_restore(database, &state, daemon->queue.entries, daemon->queue.capacity,
+                                &daemon->queue.count);
     if (result)
         return result;
     daemon->cycle.number = state.cycle;
@@ -175,6 +177,7 @@ int daemon_reload(struct daemon *daemon, char *text, int size)
         return error_prefix(result, "the configuration in force stays: ");
     notify_reloading();
     config_reload(&daemon->config, &next, restart, sizeof restart);
+    worker_link_restart(&daemon->worker);
     snprintf(text, (size_t)size, restart[0] ? "reloaded; needs a restart to take effect: %s" : "reloaded%s", restart);
     log_info("%s", text);
     notify_send("READY=1");

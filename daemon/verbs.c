@@ -147,9 +147,8 @@ static uint64_t requested_galaxy(struct daemon *daemon, control_client client, c
 static json_t *question_parts(const struct daemon *daemon, uint64_t row)
 {
     const struct schema *schema = &daemon->schema;
-    const float *fraction = information_row_fractions(pool_detail(&daemon->pool, row));
-    const float *total = information_row_totals(pool_detail(&daemon->pool, row), schema);
-    const float *expected = information_row_expecteds(pool_detail(&daemon->pool, row), schema);
+    const float *fraction = pool_detail(&daemon->pool, row) + 2; /* the layout of model/information.h */
+    const float *total = fraction + schema->answers, *expected = total + schema->questions;
     float reached[SCHEMA_QUESTIONS_MAX];
     schema_reached(schema, fraction, reached);
     json_t *list = json_array();

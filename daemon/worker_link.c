@@ -110,6 +110,12 @@ void worker_link_close(struct worker_link *link, int limit_ms)
     link->buffer = NULL;
 }
 
+void worker_link_restart(struct worker_link *link)
+{
+    if (link->pid > 0)
+        kill(link->pid, SIGTERM);
+}
+
 int worker_link_send(struct worker_link *link, const char *kind, json_t *message, worker_done *done, void *context)
 {
     if (link->state != WORKER_IDLE) {

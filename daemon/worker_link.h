@@ -42,6 +42,9 @@ int worker_link_open(const struct config *config, struct worker_link *link);
 /* Asks the worker to end, waits up to `limit_ms`, then kills it. */
 void worker_link_close(struct worker_link *link, int limit_ms);
 
+/* Has the worker end and start again with the configuration as it is now; a job in hand is lost and asked for again. */
+void worker_link_restart(struct worker_link *link);
+
 /* Gives a job: takes over `message`, fills in its number. ERROR_UNAVAILABLE unless the state is WORKER_IDLE. */
 int worker_link_send(struct worker_link *link, const char *kind, json_t *message, worker_done *done, void *context);
 
