@@ -35,7 +35,7 @@ struct head_kernels {
     void (*dot)(const float *a, size_t a_row, const float *b, size_t b_row, int depth, float *out,
                 size_t out_row);
 
-    /* z = (embedding - shift) * scale */
+    /* z = (embedding - shift) * scale; NaN for infinity */
     void (*standardise)(const uint16_t *embedding, const float *shift, const float *scale, int inputs,
                         float *z);
 

@@ -56,8 +56,11 @@ static void KERNEL(dot)(const float *a, size_t a_row, const float *b, size_t b_r
 static void KERNEL(standardise)(const uint16_t *restrict embedding, const float *restrict shift,
                                 const float *restrict scale, int inputs, float *restrict z)
 {
-    for (int i = 0; i < inputs; i++)
-        z[i] = (half_to_float(embedding[i]) - shift[i]) * scale[i];
+    for (int i = 0; i < inputs; i++) {
+        float value = half_to_float(embedding[i]);
+        z[i] = (value - shift[i]) * scale[i] +
+               (value - value); /* infinity becomes NaN, which no sigmoid hides */
+    }
 }
 
 static void KERNEL(dropout)(uint64_t key, const uint32_t counter[3], float rate, int inputs,

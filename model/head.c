@@ -112,8 +112,11 @@ void head_concentrations(const struct head_set *heads, int head, const uint16_t 
         size_t output = (size_t)head * (size_t)heads->answers + (size_t)a;
         const float *weight = heads->weight + output * (size_t)heads->inputs;
         double sum = (double)heads->bias[output];
-        for (int i = 0; i < heads->inputs; i++)
-            sum += (double)(weight[i] * ((half_to_float(embedding[i]) - heads->shift[i]) * heads->scale[i]));
+        for (int i = 0; i < heads->inputs; i++) {
+            float value = half_to_float(embedding[i]);
+            sum +=
+                (double)(weight[i] * ((value - heads->shift[i]) * heads->scale[i])) + (double)(value - value);
+        }
         alpha[a] = head_alpha((float)sum);
     }
 }

@@ -90,8 +90,8 @@ void head_set_standardise(struct head_set *heads, const uint16_t *embedding, siz
 /* Weights 0, bias = inverse of alpha() at the constant concentrations, moments 0. */
 void head_set_reset(struct head_set *heads, const float *constant_alpha);
 
-/* One head's concentrations without dropout: alpha [answers] OUTPUT. One row at a time; pools go through
- * head_score. */
+/* One head's concentrations without dropout: alpha [answers] OUTPUT, NaN where the embedding is not finite.
+ * One row at a time; pools go through head_score. */
 void head_concentrations(const struct head_set *heads, int head, const uint16_t *embedding, float *alpha);
 
 /*
