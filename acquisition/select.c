@@ -128,7 +128,7 @@ int selector_new(const struct select_request *request, struct selector **ret_sel
         heaps[i]->pick = calloc(heaps[i]->limit + 1, sizeof(struct pick));
         if (!heaps[i]->pick) {
             selector_free(selector);
-            return error_set(ERROR_SYSTEM, "out of memory for a selection of %d", selector->slots);
+            return error_set(ERROR_SYSTEM, "out of memory for a selection of %d", request->queue_size);
         }
     }
     *ret_selector = selector;

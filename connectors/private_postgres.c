@@ -27,7 +27,7 @@
 
 /* Settings of a server that shares a machine with the daemon. Commits stay durable. */
 static const char *const settings[] = {
-    "listen_addresses=''",       "shared_buffers=64MB",          "max_connections=40",     "synchronous_commit=on",
+    "listen_addresses=",       "shared_buffers=64MB",          "max_connections=40",     "synchronous_commit=on",
     "unix_socket_permissions=0700", "log_min_messages=warning", "max_wal_size=256MB",
     "autovacuum_vacuum_scale_factor=0.02", "wal_level=minimal",  "max_wal_senders=0",      "jit=off",
 };

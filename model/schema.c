@@ -60,8 +60,10 @@ static int add_answer(struct schema *schema, struct question *question, const ch
         return error_set(ERROR_LIMIT, "more than %d answers in all, or %d to one question", SCHEMA_ANSWERS_MAX,
                          SCHEMA_PER_QUESTION);
     struct answer *answer = &schema->answer[schema->answers];
-    snprintf(answer->name, sizeof answer->name, "%s", name);
-    snprintf(answer->column, sizeof answer->column, "%s_%s", question->name, name);
+    memcpy(answer->name, name, strlen(name) + 1); /* check_name() has looked at the length */
+    char column[sizeof answer->column];
+    snprintf(column, sizeof column, "%s_%s", question->name, name);
+    memcpy(answer->column, column, sizeof column);
     answer->question = schema->questions - 1;
     if (schema_find_column(schema, answer->column) >= 0)
         return error_set(ERROR_INPUT, "answer '%s' appears twice", answer->column);
