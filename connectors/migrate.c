@@ -19,7 +19,7 @@ static int run_one(struct database *database, const struct migration *migration,
     if (!result)
         result = database_script(database, migration->text);
     if (!result)
-        result = database_run(database, "INSERT INTO triage_migration (number, name, checksum) VALUES ($1, $2, $3)", 3,
+        result = database_run(database, "INSERT INTO triage.migration (number, name, checksum) VALUES ($1, $2, $3)", 3,
                               values, NULL);
     if (!result)
         return database_script(database, "COMMIT");
@@ -32,7 +32,7 @@ static int run_one(struct database *database, const struct migration *migration,
 static int run_missing(struct database *database)
 {
     struct database_result *done;
-    int result = database_run(database, "SELECT number, checksum FROM triage_migration ORDER BY number", 0, NULL, &done);
+    int result = database_run(database, "SELECT number, checksum FROM triage.migration ORDER BY number", 0, NULL, &done);
     if (result)
         return result;
     int have = database_rows(done);
@@ -58,7 +58,7 @@ int migrate_run(struct database *database)
     int result = database_run(database, LOCK, 0, NULL, NULL);
     if (result)
         return result;
-    result = database_script(database, "CREATE TABLE IF NOT EXISTS triage_migration (number integer PRIMARY KEY, name text "
+    result = database_script(database, "CREATE SCHEMA IF NOT EXISTS triage; CREATE TABLE IF NOT EXISTS triage.migration (number integer PRIMARY KEY, name text "
                                        "NOT NULL, checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())");
     if (!result)
         result = run_missing(database);

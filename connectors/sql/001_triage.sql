@@ -1,7 +1,6 @@
 -- The schema `triage`: what the platform writes (vote), what the service knows (galaxy, tally, queue) and its history
 -- (cycle, model). See docs/database.md. Migrations only go forward; a released file never changes.
 
-CREATE SCHEMA IF NOT EXISTS triage;
 
 -- The one decision tree this database serves. Answers are known by name to everybody outside.
 CREATE TABLE triage.instance (
