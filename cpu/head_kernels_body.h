@@ -9,39 +9,42 @@ typedef float KERNEL(loose)
     __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias)); /* anywhere in memory */
 #define LANES  (VECTOR_BYTES / 4)
 #define ACROSS (TILE_COLUMNS / LANES)
-#define UNROLL _Pragma("GCC unroll 16")
 
 static void KERNEL(tile)(const float *a, size_t a_row, size_t a_depth, const float *b, size_t b_depth,
                          int depth, float *out, size_t out_row)
 {
-    KERNEL(vector) sum[TILE_ROWS][ACROSS];
-    UNROLL for (int r = 0; r < TILE_ROWS; r++) UNROLL for (int v = 0; v < ACROSS; v++) sum[r][v] =
-        *(const KERNEL(loose) *)(out + (size_t)r * out_row + v * LANES);
+    KERNEL(vector) sum[TILE_ROWS][ACROSS], right[ACROSS];
+#pragma GCC unroll 16
+    for (int i = 0; i < TILE_ROWS * ACROSS; i++)
+        sum[i / ACROSS][i % ACROSS] =
+            *(const KERNEL(loose) *)(out + (size_t)(i / ACROSS) * out_row + i % ACROSS * LANES);
     for (int k = 0; k < depth; k++) {
-        KERNEL(vector) right[ACROSS];
-        UNROLL for (int v = 0; v < ACROSS; v++) right[v] =
-            *(const KERNEL(loose) *)(b + (size_t)k * b_depth + v * LANES);
-        UNROLL for (int r = 0; r < TILE_ROWS; r++)
-        {
-            float left = a[(size_t)r * a_row + (size_t)k * a_depth];
-            UNROLL for (int v = 0; v < ACROSS; v++) sum[r][v] += left * right[v];
-        }
+#pragma GCC unroll 16
+        for (int v = 0; v < ACROSS; v++)
+            right[v] = *(const KERNEL(loose) *)(b + (size_t)k * b_depth + v * LANES);
+#pragma GCC unroll 16
+        for (int i = 0; i < TILE_ROWS * ACROSS; i++)
+            sum[i / ACROSS][i % ACROSS] +=
+                a[(size_t)(i / ACROSS) * a_row + (size_t)k * a_depth] * right[i % ACROSS];
     }
-    UNROLL for (int r = 0; r < TILE_ROWS; r++) UNROLL for (int v = 0; v < ACROSS; v++) *
-        (KERNEL(loose) *)(out + (size_t)r * out_row + v * LANES) = sum[r][v];
+#pragma GCC unroll 16
+    for (int i = 0; i < TILE_ROWS * ACROSS; i++)
+        *(KERNEL(loose) *)(out + (size_t)(i / ACROSS) * out_row + i % ACROSS * LANES) =
+            sum[i / ACROSS][i % ACROSS];
 }
 
 static void KERNEL(dot)(const float *a, size_t a_row, const float *b, size_t b_row, int depth, float *out,
                         size_t out_row)
 {
     KERNEL(vector) sum[DOT_ROWS][DOT_ROWS][ACROSS] = {0};
-    for (int k = 0; k < depth; k += DOT_LANES)
-        UNROLL for (int v = 0; v < ACROSS; v++) UNROLL for (int r = 0; r < DOT_ROWS; r++)
-        {
-            KERNEL(vector) left = *(const KERNEL(loose) *)(a + (size_t)r * a_row + k + v * LANES);
-            UNROLL for (int s = 0; s < DOT_ROWS; s++) sum[r][s][v] +=
-                left * *(const KERNEL(loose) *)(b + (size_t)s * b_row + k + v * LANES);
+    for (int k = 0; k < depth; k += DOT_LANES) {
+#pragma GCC unroll 16
+        for (int i = 0; i < DOT_ROWS * DOT_ROWS * ACROSS; i++) {
+            int r = i % DOT_ROWS, s = i / DOT_ROWS % DOT_ROWS, v = i / DOT_ROWS / DOT_ROWS;
+            sum[r][s][v] += *(const KERNEL(loose) *)(a + (size_t)r * a_row + k + v * LANES) *
+                            *(const KERNEL(loose) *)(b + (size_t)s * b_row + k + v * LANES);
         }
+    }
     for (int r = 0; r < DOT_ROWS; r++)
         for (int s = 0; s < DOT_ROWS; s++) {
             float lane[DOT_LANES];
@@ -58,8 +61,8 @@ static void KERNEL(standardise)(const uint16_t *restrict embedding, const float 
 {
     for (int i = 0; i < inputs; i++) {
         float value = half_to_float(embedding[i]);
-        z[i] = (value - shift[i]) * scale[i] +
-               (value - value); /* infinity becomes NaN, which no sigmoid hides */
+        float nothing = value - value; /* infinity becomes NaN, which no sigmoid hides */
+        z[i] = (value - shift[i]) * scale[i] + nothing;
     }
 }
 
@@ -123,7 +126,6 @@ static const struct head_kernels KERNEL(kernels) = {
 };
 #undef LANES
 #undef ACROSS
-#undef UNROLL
 #undef VECTOR_BYTES
 #undef KERNEL
 #undef KERNEL_NAME

@@ -4,7 +4,7 @@
  *
  *   change   (mean NLL of the challenger - mean NLL of the champion) / mean NLL of the champion
  *   bound    the 95th percentile of `change` over GATE_RESAMPLES resamples of the galaxies, both models on
- * the same galaxies (a one-sided 95 % upper bound)
+ *            the same galaxies (a one-sided 95 % upper bound)
  *
  * The challenger is promoted when bound < GATE_TOLERANCE: retraining on more votes should hardly ever be
  * refused, a broken fit always. With fewer than GATE_GALAXIES_MIN galaxies the bound means little and only

@@ -98,12 +98,15 @@ void head_concentrations(const struct head_set *heads, int head, const uint16_t 
  * How heads are fitted (head_fit of every backend, by the same rules):
  *   loss        mean over the batch of likelihood_galaxy(), per head
  *   dropout     inverted, on the standardised inputs; masks from PHILOX_TRAIN, own ones for every head, step
- * and galaxy order       every epoch each head shuffles train_row (Fisher and Yates, PHILOX_SHUFFLE, from the
- * given order); the last batch of an epoch may be smaller optimiser   AdamW (Loshchilov & Hutter 2019; beta
- * 0.9 / 0.999, epsilon 1e-8), decay on weights, not on biases start       weights, moments and step as given:
- * N epochs and N more equal 2 N bit for bit stopping    after each epoch the validation loss is the mean over
- * heads and rows of likelihood_galaxy() without dropout; `patience` epochs without a better one end the fit.
- * The state before the first epoch counts, so a fit never ends worse on the validation rows than it began.
+ *               and galaxy
+ *   order       every epoch each head shuffles train_row (Fisher and Yates, PHILOX_SHUFFLE, from the given
+ *               order); the last batch of an epoch may be smaller
+ *   optimiser   AdamW (Loshchilov & Hutter 2019; beta 0.9 / 0.999, epsilon 1e-8), decay on weights, not on
+ *               biases
+ *   start       weights, moments and step as given: N epochs and N more equal 2 N bit for bit
+ *   stopping    after each epoch the validation loss is the mean over heads and rows of likelihood_galaxy()
+ *               without dropout; `patience` epochs without a better one end the fit. The state before the
+ *               first epoch counts, so a fit never ends worse on the validation rows than it began.
  *   result      weights, moments and step of the best epoch (the last one without validation rows)
  * Bit-equal for any number of threads. Errors leave the heads at the best state so far: ERROR_INPUT when the
  * request makes no sense or a galaxy gives a loss that is not finite (the message names its row),

@@ -38,8 +38,7 @@ double likelihood_galaxy_gradient(const struct schema *schema, const float *alph
  */
 double likelihood_mixture(const struct schema *schema, const float *alpha, int passes, const uint16_t *votes);
 
-/* Derivative of ln Gamma, x > 0. Recurrence to x >= 10, then the asymptotic series (Abramowitz &
- * Stegun 6.3.18). */
+/* Derivative of ln Gamma, x > 0: recurrence to x >= 10, then Abramowitz & Stegun 6.3.18. */
 double likelihood_digamma(double x);
 
 /* Votes of a set of rows. */
@@ -61,7 +60,9 @@ struct vote_rows {
  * The constant concentrations in [lower, upper] that minimise the summed NLL of these rows: Newton steps
  * (Minka 2000, "Estimating a Dirichlet distribution") on vote histograms, falling back on his fixed-point
  * step, which never makes it worse. Questions without any vote get min(2, upper). Deterministic; cost
- * independent of the number of rows after one pass. alpha  [answers] OUTPUT ERROR_SYSTEM when out of memory.
+ * independent of the number of rows after one pass.
+ *   alpha  [answers] OUTPUT
+ * ERROR_SYSTEM when out of memory.
  */
 int likelihood_constant_fit(const struct schema *schema, const struct vote_rows *rows, double lower,
                             double upper, float *alpha);

@@ -4,9 +4,10 @@
  * that is gate.h.
  *
  *   NLL            mean over galaxies of likelihood_mixture(): per question the probability of the votes
- * averaged over passes, -ln, summed over questions fraction RMSE  sqrt( mean over (galaxy, answer) of (k_a /
- * N - f_a)^2 ), over the answers of questions that got N >= 1 votes from the galaxy, all with equal weight;
- * f_a = mean over passes of alpha_a / A
+ *                  averaged over passes, -ln, summed over questions
+ *   fraction RMSE  sqrt( mean over (galaxy, answer) of (k_a / N - f_a)^2 ), over the answers of questions
+ *                  that got N >= 1 votes from the galaxy, all with equal weight; f_a = mean over passes of
+ *                  alpha_a / A
  */
 #ifndef TRIAGE_MODEL_METRICS_H
 #define TRIAGE_MODEL_METRICS_H

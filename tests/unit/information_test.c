@@ -59,7 +59,7 @@ static float random_alpha(uint32_t number)
     return 1.0f + 100.0f * powf(philox_uniform(philox(SEED, number, 0, 0, 0).word[0]), 3);
 }
 
-#define STRIDE 40
+#define STRIDE 48
 
 /* alpha[answer * STRIDE + pass]; padding of odd values that must not matter. */
 static void random_passes(uint32_t number, int answers, int passes, float *alpha)
@@ -170,25 +170,25 @@ static void three_answers_bound_the_joint(void **state)
 static void one_vote(void **state)
 {
     (void)state;
-    float alpha[3 * 8] = {0};
+    float alpha[3 * 16] = {0};
     const float passes[2][3] = {
         {2, 2, 4},
         {8, 1, 1}
     };
     for (int a = 0; a < 3; a++)
-        for (int t = 0; t < 8; t++)
-            alpha[a * 8 + t] = t < 2 ? passes[t][a] : 9;
+        for (int t = 0; t < 16; t++)
+            alpha[a * 16 + t] = t < 2 ? passes[t][a] : 9;
     double expected = -(0.25 * log(0.25) * 2 + 0.5 * log(0.5) + 0.8 * log(0.8) + 0.2 * log(0.1)) / 2;
     double total = -(0.525 * log(0.525) + 0.175 * log(0.175) + 0.3 * log(0.3));
     for (int votes = 1; votes <= 40; votes += 39) {
-        struct information one = information_question(INFORMATION_ONE_VOTE, alpha, 3, 2, 8, votes);
+        struct information one = information_question(INFORMATION_ONE_VOTE, alpha, 3, 2, 16, votes);
         assert_near(one.total, total, 1e-14);
         assert_near(one.expected, expected, 1e-14);
     }
-    struct information due = information_question(INFORMATION_VOTES, alpha, 3, 2, 8, 1);
+    struct information due = information_question(INFORMATION_VOTES, alpha, 3, 2, 16, 1);
     assert_near(due.total, total, 1e-14);
     /* Zero votes due count as one. */
-    due = information_question(INFORMATION_VOTES, alpha, 3, 2, 8, 0);
+    due = information_question(INFORMATION_VOTES, alpha, 3, 2, 16, 0);
     assert_near(due.total, total, 1e-14);
 }
 
@@ -212,16 +212,16 @@ static void equal_passes_teach_nothing(void **state)
 static void binomial_uses_the_first_answer(void **state)
 {
     (void)state;
-    float alpha[3 * 8];
+    float alpha[3 * 16];
     const float passes[3][3] = {
         {1.5f, 6.75f, 6.75f},
         {10,   4,     6    },
         {45,   4,     1    }
     }; /* fractions 0.1, 0.5, 0.9 */
     for (int a = 0; a < 3; a++)
-        for (int t = 0; t < 8; t++)
-            alpha[a * 8 + t] = t < 3 ? passes[t][a] : 1;
-    struct information one = information_question(INFORMATION_BINOMIAL, alpha, 3, 3, 8, 40);
+        for (int t = 0; t < 16; t++)
+            alpha[a * 16 + t] = t < 3 ? passes[t][a] : 1;
+    struct information one = information_question(INFORMATION_BINOMIAL, alpha, 3, 3, 16, 40);
     assert_near(one.total - one.expected, 1.0934963153762887, 1e-9);
 }
 
