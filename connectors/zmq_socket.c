@@ -1,0 +1,250 @@
+/* See zmq_socket.h. */
+#include "connectors/zmq_socket.h"
+#include "base/error.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#define LINGER_MS        500
+#define RECONNECT_MS     50
+#define RECONNECT_MAX_MS 2000
+
+struct socket {
+    void *context, *zmq;
+    enum socket_kind kind;
+    int descriptor; /* epoll over ZeroMQ's descriptor and `ready` */
+    int ready;      /* eventfd, set while messages are known to wait */
+    bool is_ready;
+    zmq_msg_t frames[SOCKET_FRAMES_MAX];
+};
+
+static int fail(const char *what, const char *endpoint)
+{
+    return error_set(ERROR_SYSTEM, "cannot %s %s: %s", what, endpoint, zmq_strerror(zmq_errno()));
+}
+
+/* --- which endpoints are local --- */
+
+static bool is_loopback(const char *host, size_t length)
+{
+    char text[INET6_ADDRSTRLEN];
+    struct in_addr four;
+    struct in6_addr six;
+    if (length >= sizeof text)
+        return false;
+    memcpy(text, host, length);
+    text[length] = 0;
+    if (inet_pton(AF_INET, text, &four) == 1)
+        return ntohl(four.s_addr) >> 24 == 127;
+    if (length > 2 && text[0] == '[' && text[length - 1] == ']') {
+        text[length - 1] = 0;
+        return inet_pton(AF_INET6, text + 1, &six) == 1 && IN6_IS_ADDR_LOOPBACK(&six);
+    }
+    return false;
+}
+
+static int check_endpoint(const char *endpoint)
+{
+    const char *colon = strrchr(endpoint, ':');
+    if (strncmp(endpoint, "ipc://", 6) == 0 && endpoint[6])
+        return 0;
+    if (strncmp(endpoint, "tcp://", 6) != 0 || colon < endpoint + 6)
+        return error_set(ERROR_INPUT,
+                         "endpoint '%.100s' is malformed: use tcp://127.0.0.1:PORT or ipc://PATH", endpoint);
+    if (!is_loopback(endpoint + 6, (size_t)(colon - endpoint - 6)))
+        return error_set(ERROR_INPUT,
+                         "endpoint '%.100s' leaves this machine, and the traffic is not encrypted: use "
+                         "tcp://127.0.0.1:PORT or ipc://PATH, and a tunnel for remote readers",
+                         endpoint);
+    return 0;
+}
+
+/* --- opening and closing --- */
+
+static int set_options(struct socket *socket, const struct socket_options *options)
+{
+    int64_t message_limit = (int64_t)options->message_limit;
+    int linger_ms = LINGER_MS, on = 1, reconnect_ms = RECONNECT_MS, reconnect_max_ms = RECONNECT_MAX_MS;
+    bool six = strchr(options->endpoint, '[') != NULL, router = options->kind == SOCKET_ROUTER;
+    bool sub = options->kind == SOCKET_SUB;
+    const struct {
+        int name;
+        const void *value;
+        size_t size;
+        bool wanted;
+    } settings[] = {
+        {ZMQ_LINGER,            &linger_ms,              sizeof linger_ms,                 true  },
+        {ZMQ_SNDHWM,            &options->send_limit,    sizeof options->send_limit,       true  },
+        {ZMQ_RCVHWM,            &options->receive_limit, sizeof options->receive_limit,    true  },
+        {ZMQ_MAXMSGSIZE,        &message_limit,          sizeof message_limit,             true  },
+        {ZMQ_RECONNECT_IVL,     &reconnect_ms,           sizeof reconnect_ms,              true  },
+        {ZMQ_RECONNECT_IVL_MAX, &reconnect_max_ms,       sizeof reconnect_max_ms,          true  },
+        {ZMQ_IPV6,              &on,                     sizeof on,                        six   },
+        {ZMQ_ROUTER_MANDATORY,  &on,                     sizeof on,                        router},
+        {ZMQ_SUBSCRIBE,         options->topic,          sub ? strlen(options->topic) : 0, sub   },
+    };
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++)
+        if (settings[i].wanted &&
+            zmq_setsockopt(socket->zmq, settings[i].name, settings[i].value, settings[i].size))
+            return fail("set up", options->endpoint);
+    return 0;
+}
+
+static int watch(struct socket *socket)
+{
+    int zmq_descriptor;
+    size_t size = sizeof zmq_descriptor;
+    struct epoll_event event = {.events = EPOLLIN};
+    socket->descriptor = epoll_create1(EPOLL_CLOEXEC);
+    socket->ready = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (socket->descriptor < 0 || socket->ready < 0 ||
+        zmq_getsockopt(socket->zmq, ZMQ_FD, &zmq_descriptor, &size) ||
+        epoll_ctl(socket->descriptor, EPOLL_CTL_ADD, zmq_descriptor, &event) ||
+        epoll_ctl(socket->descriptor, EPOLL_CTL_ADD, socket->ready, &event))
+        return error_set_errno("cannot watch a socket");
+    return 0;
+}
+
+static int start(struct socket *socket, const struct socket_options *options)
+{
+    static const int types[] = {ZMQ_PUB, ZMQ_SUB, ZMQ_ROUTER, ZMQ_DEALER};
+    bool binds = options->kind == SOCKET_PUB || options->kind == SOCKET_ROUTER;
+    socket->context = zmq_ctx_new();
+    socket->zmq = socket->context ? zmq_socket(socket->context, types[options->kind]) : NULL;
+    if (!socket->zmq)
+        return fail("make a socket for", options->endpoint);
+    int result = set_options(socket, options);
+    if (!result)
+        result = watch(socket);
+    if (!result && (binds ? zmq_bind : zmq_connect)(socket->zmq, options->endpoint))
+        result = fail(binds ? "bind" : "connect to", options->endpoint);
+    return result;
+}
+
+int socket_open(const struct socket_options *options, struct socket **ret_socket)
+{
+    int result = check_endpoint(options->endpoint);
+    if (result)
+        return result;
+    struct socket *socket = calloc(1, sizeof *socket);
+    if (!socket)
+        return error_set(ERROR_SYSTEM, "out of memory for a socket");
+    socket->kind = options->kind;
+    socket->descriptor = socket->ready = -1;
+    for (int i = 0; i < SOCKET_FRAMES_MAX; i++)
+        zmq_msg_init(&socket->frames[i]);
+    result = start(socket, options);
+    if (result) {
+        socket_close(socket);
+        return result;
+    }
+    *ret_socket = socket;
+    return 0;
+}
+
+void socket_close(struct socket *socket)
+{
+    if (!socket)
+        return;
+    for (int i = 0; i < SOCKET_FRAMES_MAX; i++)
+        zmq_msg_close(&socket->frames[i]);
+    if (socket->descriptor >= 0)
+        close(socket->descriptor);
+    if (socket->ready >= 0)
+        close(socket->ready);
+    if (socket->zmq)
+        zmq_close(socket->zmq);
+    while (socket->context && zmq_ctx_term(socket->context) && zmq_errno() == EINTR)
+        ;
+    free(socket);
+}
+
+/* --- messages --- */
+
+/* ZeroMQ forgets to signal what it has already signalled; `ready` remembers. Needed after every send and
+ * receive. */
+static void refresh(struct socket *socket)
+{
+    int events = 0;
+    uint64_t one = 1;
+    size_t size = sizeof events;
+    if (socket->kind == SOCKET_PUB)
+        return;
+    zmq_getsockopt(socket->zmq, ZMQ_EVENTS, &events, &size);
+    bool is_ready = events & ZMQ_POLLIN;
+    if (is_ready == socket->is_ready)
+        return;
+    ssize_t done = is_ready ? write(socket->ready, &one, sizeof one) : read(socket->ready, &one, sizeof one);
+    if (done == sizeof one)
+        socket->is_ready = is_ready;
+}
+
+static int send_frame(struct socket *socket, const struct socket_frame *frame, int flags)
+{
+    int sent;
+    do
+        sent = zmq_send(socket->zmq, frame->bytes, frame->length, flags | ZMQ_DONTWAIT);
+    while (sent < 0 && zmq_errno() == EINTR);
+    if (sent >= 0)
+        return 0;
+    if (zmq_errno() == EAGAIN)
+        return error_set(ERROR_LIMIT, "the peer does not read: its queue is full");
+    if (zmq_errno() == EHOSTUNREACH)
+        return error_set(ERROR_UNAVAILABLE, "the peer is gone");
+    return error_set(ERROR_SYSTEM, "cannot send: %s", zmq_strerror(zmq_errno()));
+}
+
+int socket_send(struct socket *socket, const struct socket_frame *frames, int count)
+{
+    int result = 0;
+    for (int i = 0; i < count && !result; i++)
+        result = send_frame(socket, &frames[i], i + 1 < count ? ZMQ_SNDMORE : 0);
+    refresh(socket);
+    return result;
+}
+
+static int receive_frame(struct socket *socket, zmq_msg_t *frame)
+{
+    int got;
+    do
+        got = zmq_msg_recv(frame, socket->zmq, ZMQ_DONTWAIT);
+    while (got < 0 && zmq_errno() == EINTR);
+    if (got >= 0)
+        return 1;
+    return zmq_errno() == EAGAIN ? 0
+                                 : error_set(ERROR_SYSTEM, "cannot receive: %s", zmq_strerror(zmq_errno()));
+}
+
+int socket_receive(struct socket *socket, struct socket_frame *frames, int *ret_count)
+{
+    int count = 0, more = 1, result = 1;
+    zmq_msg_t surplus;
+    zmq_msg_init(&surplus);
+    while (more && result == 1) {
+        zmq_msg_t *frame = count < SOCKET_FRAMES_MAX ? &socket->frames[count] : &surplus;
+        result = receive_frame(socket, frame);
+        if (result != 1)
+            break;
+        if (count < SOCKET_FRAMES_MAX)
+            frames[count] = (struct socket_frame){zmq_msg_data(frame), zmq_msg_size(frame)};
+        more = zmq_msg_more(frame);
+        count++;
+    }
+    zmq_msg_close(&surplus);
+    refresh(socket);
+    *ret_count = count;
+    return result;
+}
+
+int socket_descriptor(const struct socket *socket)
+{
+    return socket->descriptor;
+}
