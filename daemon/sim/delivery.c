@@ -25,7 +25,8 @@ struct delivery {
     char url[1024];
     const struct schema *schema;
     pthread_mutex_t lock;
-    pthread_cond_t changed;
+    pthread_cond_t changed; /* the line, for idle threads */
+    pthread_cond_t ending;  /* cuts the back-off short */
     struct ballot line[DELIVERY_LINE_MAX];
     int first, in_line, in_hand; /* the line is a ring; in hand = taken by a thread, not committed yet */
     int finishing, giving_up;
@@ -61,7 +62,7 @@ static void wait_a_little(struct delivery *delivery)
     until.tv_nsec += BACKOFF_MS * 1000000L;
     until.tv_sec += until.tv_nsec / 1000000000L;
     until.tv_nsec %= 1000000000L;
-    pthread_cond_timedwait(&delivery->changed, &delivery->lock, &until);
+    pthread_cond_timedwait(&delivery->ending, &delivery->lock, &until);
 }
 
 static void book(struct delivery_counts *counts, const struct ballot *ballot)
@@ -140,7 +141,8 @@ static void *work(void *context)
         pthread_mutex_lock(&delivery->lock);
         if (done)
             delivery->in_hand--;
-        pthread_cond_broadcast(&delivery->changed);
+        if (delivery->finishing)
+            pthread_cond_broadcast(&delivery->ending);
     }
     pthread_mutex_unlock(&delivery->lock);
     database_close(database);
@@ -160,6 +162,7 @@ int delivery_start(const char *url, const struct schema *schema, int connections
     delivery->schema = schema;
     pthread_mutex_init(&delivery->lock, NULL);
     pthread_cond_init(&delivery->changed, NULL);
+    pthread_cond_init(&delivery->ending, NULL);
     connections = connections > CONNECTIONS_MAX ? CONNECTIONS_MAX : connections;
     for (int i = 0; i < connections; i++)
         if (pthread_create(&delivery->thread[i], NULL, work, delivery) == 0)
@@ -182,7 +185,8 @@ int delivery_put(struct delivery *delivery, const struct ballot *ballot)
         result = error_set(ERROR_LIMIT, "%d classifications wait for the database", DELIVERY_LINE_MAX);
     else {
         delivery->line[(delivery->first + delivery->in_line++) % DELIVERY_LINE_MAX] = *ballot;
-        pthread_cond_broadcast(&delivery->changed);
+        if (delivery->finishing)
+            pthread_cond_broadcast(&delivery->ending);
     }
     pthread_mutex_unlock(&delivery->lock);
     return result;
@@ -214,6 +218,7 @@ void delivery_finish(struct delivery *delivery, int64_t patience_ms, struct deli
     }
     delivery->giving_up = 1;
     pthread_cond_broadcast(&delivery->changed);
+    pthread_cond_broadcast(&delivery->ending);
     pthread_mutex_unlock(&delivery->lock);
     for (int i = 0; i < delivery->threads; i++)
         pthread_join(delivery->thread[i], NULL);
@@ -221,5 +226,6 @@ void delivery_finish(struct delivery *delivery, int64_t patience_ms, struct deli
         delivery_count(delivery, ret_counts);
     pthread_mutex_destroy(&delivery->lock);
     pthread_cond_destroy(&delivery->changed);
+    pthread_cond_destroy(&delivery->ending);
     free(delivery);
 }

@@ -9,6 +9,7 @@
 #include "connectors/database.h"
 #include "connectors/feed_client.h"
 #include "daemon/sim/casting.h"
+#include "daemon/sim/gap.h"
 #include "daemon/sim/oracle_file.h"
 #include "daemon/sim/sim.h"
 
@@ -40,6 +41,7 @@ struct platform {
     int64_t cast;    /* classifications given by volunteers so far */
     double due;      /* classifications the rate allows now */
     int64_t busy_ms; /* when something was last cast */
+    struct gap gap;
     int seen_queue, gap_made, idle;
 };
 
@@ -170,10 +172,8 @@ static int follow(struct platform *platform)
     if (changed < 0)
         return changed;
     platform->seen_queue |= feed_client_is_live(platform->feed);
-    if (platform->gap_after > 0 && !platform->gap_made && platform->cast >= platform->gap_after) {
-        feed_client_lose(platform->feed, 1);
-        platform->gap_made = 1;
-    }
+    if (platform->gap_after > 0 && !platform->gap_made && platform->cast >= platform->gap_after)
+        platform->gap_made = gap_force(&platform->gap, platform->feed);
     if (changed || casting_is_stale(platform->casting))
         offer(platform);
     return 0;

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "connectors/feed_client.h"
+#include "daemon/sim/gap.h"
 #include "daemon/sim/sim.h"
 
 #include <jansson.h>
@@ -22,21 +23,13 @@ struct request {
 static int follow(struct feed_client *feed, const struct request *request)
 {
     int64_t deadline_ms = clock_ms() + request->timeout_s * 1000;
-    struct feed_follower_counters counters;
-    int losing = 0;
+    struct gap gap = {0};
     while (clock_ms() < deadline_ms) {
         int result = feed_client_step(feed, STEP_MS);
         if (result < 0)
             return result;
-        if (!feed_client_is_live(feed))
-            continue;
-        feed_client_counters(feed, &counters);
-        if (!request->force_gap || (losing && counters.gaps > 0))
+        if (feed_client_is_live(feed) && (!request->force_gap || gap_force(&gap, feed)))
             return 1;
-        if (!losing) {
-            feed_client_lose(feed, 1);
-            losing = 1;
-        }
     }
     return 0;
 }
