@@ -28,7 +28,8 @@ static void print_help(FILE *out)
     for (size_t i = 0; i < VERBS; i++)
         fprintf(out, "  %-10s %s\n", verbs[i].name, verbs[i].help);
     fprintf(out, "\n`triage-sim VERB --help` lists the options. Exit codes: 0 done, 64 usage, 65 bad input,\n"
-                 "69 peer unavailable, 70 internal error, 74 system refused, 75 not in time: try later.\n"
+                 "69 peer unavailable, 70 internal error, 74 system refused, 75 not in time: try later,\n"
+                 "78 database refused.\n"
                  "Manual: triage-sim(1).\n");
 }
 
