@@ -4,10 +4,14 @@
 #include "base/hash.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define COLUMNS_MAX 1024
 
@@ -17,11 +21,13 @@ struct catalogue {
     const struct schema *schema;
     FILE *file;
     char path[512];
-    char line_text[CATALOGUE_LINE_BYTES_MAX + 2];
-    char *field[COLUMNS_MAX];
+    char record_text[CATALOGUE_LINE_BYTES_MAX];
+    char *field[COLUMNS_MAX]; /* into record_text */
+    int fields;
     int role[COLUMNS_MAX]; /* enum column_role, or the index of an answer */
-    int columns, vote_columns;
-    long line;
+    int columns, vote_columns, ignored_columns;
+    char ignored[CATALOGUE_IGNORED_BYTES];
+    long line, next_line; /* where the record at hand starts, and the next one */
     uint32_t votes[SCHEMA_ANSWERS_MAX];
 };
 
@@ -30,51 +36,83 @@ static int complain(const struct catalogue *catalogue, int code)
     return error_prefix(code, "%s:%ld: ", catalogue->path, catalogue->line);
 }
 
-/* 1 with a line, 0 at the end, negative for a line that is too long or holds a zero byte. */
-static int read_line(struct catalogue *catalogue)
+/* Where the reader is within a field (RFC 4180). */
+enum place { FIELD_START, PLAIN, QUOTED, QUOTE_CLOSED };
+
+/* One record being cut into fields, in place in record_text. */
+struct cutting {
+    enum place place;
+    size_t used; /* bytes of record_text */
+};
+
+/* Closes the field that ends at `used` and starts the next one behind it, if one follows. */
+static int end_field(struct catalogue *catalogue, struct cutting *cutting, int more)
 {
-    char *text = catalogue->line_text;
-    if (!fgets(text, sizeof catalogue->line_text, catalogue->file))
-        return ferror(catalogue->file) ? error_set_errno("cannot read %s", catalogue->path) : 0;
-    catalogue->line++;
-    size_t length = strlen(text);
-    if (length && text[length - 1] == '\n')
-        text[--length] = 0;
-    else if (!feof(catalogue->file))
-        return complain(catalogue, error_set(ERROR_LIMIT, "line longer than %d bytes, or with a zero byte",
-                                             CATALOGUE_LINE_BYTES_MAX));
-    if (length && text[length - 1] == '\r')
-        text[--length] = 0;
-    return 1;
+    catalogue->record_text[cutting->used++] = 0;
+    cutting->place = FIELD_START;
+    if (more && catalogue->fields == COLUMNS_MAX)
+        return error_set(ERROR_LIMIT, "more than %d columns", COLUMNS_MAX);
+    if (more)
+        catalogue->field[catalogue->fields++] = catalogue->record_text + cutting->used;
+    return 0;
 }
 
-/* Cuts the line into fields in place. Returns their number or a negative code. */
-static int split_fields(struct catalogue *catalogue)
+static void end_record(struct catalogue *catalogue, struct cutting *cutting)
 {
-    char *at = catalogue->line_text, *out;
-    int count = 0;
-    for (;;) {
-        if (count == COLUMNS_MAX)
-            return error_set(ERROR_LIMIT, "more than %d columns", COLUMNS_MAX);
-        catalogue->field[count++] = out = at;
-        if (*at == '"') {
-            for (at++; *at && (*at != '"' || at[1] == '"'); *out++ = *at++)
-                at += *at == '"';
-            if (*at++ != '"')
-                return error_set(ERROR_INPUT, "a quoted field is not closed on its line");
-            if (*at && *at != ',')
-                return error_set(ERROR_INPUT, "text behind a closing quote");
-        } else {
-            while (*at && *at != ',')
-                at++;
-            out = at;
-        }
-        int more = *at == ',';
-        *out = 0;
-        at++;
-        if (!more)
-            return count;
+    if (cutting->place == PLAIN && catalogue->record_text[cutting->used - 1] == '\r')
+        cutting->used--; /* a line of a DOS file */
+    end_field(catalogue, cutting, 0);
+}
+
+static int take_character(struct catalogue *catalogue, struct cutting *cutting, int character)
+{
+    if (!character)
+        return error_set(ERROR_INPUT, "holds a zero byte, so it is not a text file");
+    if (cutting->used + 2 > CATALOGUE_LINE_BYTES_MAX)
+        return error_set(ERROR_LIMIT, "line longer than %d bytes; is a quote not closed?",
+                         CATALOGUE_LINE_BYTES_MAX);
+    if (cutting->place != QUOTED && character == ',')
+        return end_field(catalogue, cutting, 1);
+    if (character == '"' && (cutting->place == FIELD_START || cutting->place == QUOTED)) {
+        cutting->place = cutting->place == QUOTED ? QUOTE_CLOSED : QUOTED;
+        return 0;
     }
+    if (cutting->place == QUOTE_CLOSED && character == '\r')
+        return 0; /* of a DOS file; the newline follows */
+    if (cutting->place == QUOTE_CLOSED && character != '"')
+        return error_set(ERROR_INPUT, "text behind a closing quote");
+    if (cutting->place == QUOTE_CLOSED)
+        cutting->place = QUOTED; /* a doubled quote stands for one */
+    else if (cutting->place == FIELD_START)
+        cutting->place = PLAIN;
+    catalogue->record_text[cutting->used++] = (char)character;
+    return 0;
+}
+
+/* 1 with a record cut into fields, 0 at the end, or a negative code. A quoted field may hold newlines. */
+static int read_record(struct catalogue *catalogue)
+{
+    struct cutting cutting = {.place = FIELD_START};
+    int character, any = 0, result = 0;
+    catalogue->line = catalogue->next_line;
+    catalogue->field[0] = catalogue->record_text;
+    catalogue->fields = 1;
+    while ((character = getc_unlocked(catalogue->file)) != EOF) {
+        any = 1;
+        catalogue->next_line += character == '\n';
+        if (character == '\n' && cutting.place != QUOTED)
+            break;
+        result = take_character(catalogue, &cutting, character);
+        if (result)
+            return complain(catalogue, result);
+    }
+    if (character == EOF && ferror(catalogue->file))
+        return error_set_errno("cannot read %s", catalogue->path);
+    if (cutting.place == QUOTED)
+        return complain(catalogue,
+                        error_set(ERROR_INPUT, "a quote is not closed before the end of the file"));
+    end_record(catalogue, &cutting);
+    return any;
 }
 
 static int role_of(const struct catalogue *catalogue, const char *name)
@@ -82,7 +120,12 @@ static int role_of(const struct catalogue *catalogue, const char *name)
     static const struct {
         const char *name;
         int role;
-    } known[] = {{"id_str", ROLE_ID}, {"file_loc", ROLE_FILE}, {"ra", ROLE_RA}, {"dec", ROLE_DEC}};
+    } known[] = {
+        {"id_str",   ROLE_ID  },
+        {"file_loc", ROLE_FILE},
+        {"ra",       ROLE_RA  },
+        {"dec",      ROLE_DEC }
+    };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (strcmp(known[i].name, name) == 0)
             return known[i].role;
@@ -90,28 +133,78 @@ static int role_of(const struct catalogue *catalogue, const char *name)
     return answer >= 0 ? answer : ROLE_IGNORED;
 }
 
-static int read_header(struct catalogue *catalogue)
+static void note_ignored(struct catalogue *catalogue, const char *name)
 {
-    int have_id = 0, have_file = 0, got = read_line(catalogue);
-    if (got <= 0)
-        return got ? got : error_set(ERROR_INPUT, "%s is empty: a catalogue starts with a line of column names", catalogue->path);
-    if (strncmp(catalogue->line_text, "\xef\xbb\xbf", 3) == 0)
-        memmove(catalogue->line_text, catalogue->line_text + 3, strlen(catalogue->line_text + 3) + 1);
-    catalogue->columns = split_fields(catalogue);
-    if (catalogue->columns < 0)
-        return complain(catalogue, catalogue->columns);
+    size_t used = strlen(catalogue->ignored);
+    catalogue->ignored_columns++;
+    snprintf(catalogue->ignored + used, sizeof catalogue->ignored - used, "%s%s", used ? ", " : "", name);
+}
+
+/* Gives each column its role; one role is given once. */
+static int take_header(struct catalogue *catalogue)
+{
+    int have[4] = {0}; /* by -2 - role */
+    catalogue->columns = catalogue->fields;
     for (int i = 0; i < catalogue->columns; i++) {
         int role = catalogue->role[i] = role_of(catalogue, catalogue->field[i]);
         for (int j = 0; j < i && role != ROLE_IGNORED; j++)
             if (catalogue->role[j] == role)
-                return complain(catalogue, error_set(ERROR_INPUT, "column '%s' appears twice", catalogue->field[i]));
-        have_id |= role == ROLE_ID;
-        have_file |= role == ROLE_FILE;
-        catalogue->vote_columns += role >= 0;
+                return error_set(ERROR_INPUT, "column '%s' appears twice", catalogue->field[i]);
+        if (role == ROLE_IGNORED)
+            note_ignored(catalogue, catalogue->field[i]);
+        else if (role >= 0)
+            catalogue->vote_columns++;
+        else
+            have[ROLE_ID - role] = 1;
     }
-    if (!have_id || !have_file)
-        return complain(catalogue, error_set(ERROR_INPUT, "column '%s' is missing", have_id ? "file_loc" : "id_str"));
+    if (!have[ROLE_ID - ROLE_ID] || !have[ROLE_ID - ROLE_FILE])
+        return error_set(ERROR_INPUT, "column '%s' is missing: a catalogue needs id_str and file_loc",
+                         have[ROLE_ID - ROLE_ID] ? "file_loc" : "id_str");
+    if (have[ROLE_ID - ROLE_RA] != have[ROLE_ID - ROLE_DEC])
+        return error_set(ERROR_INPUT, "columns 'ra' and 'dec' come together, or neither");
     return 0;
+}
+
+static int read_header(struct catalogue *catalogue)
+{
+    static const char mark[] = "\xef\xbb\xbf"; /* UTF-8 byte order mark */
+    for (int i = 0; mark[i]; i++) {
+        int character = getc_unlocked(catalogue->file);
+        if (character != (unsigned char)mark[i]) {
+            if (character != EOF && i == 0)
+                ungetc(character, catalogue->file);
+            else if (character != EOF)
+                return error_set(ERROR_INPUT, "%s:1: is not UTF-8 text", catalogue->path);
+            break;
+        }
+    }
+    int got = read_record(catalogue);
+    if (!got)
+        return error_set(ERROR_INPUT, "%s is empty: a catalogue starts with a line of column names",
+                         catalogue->path);
+    if (got < 0)
+        return got;
+    int result = take_header(catalogue);
+    return result ? complain(catalogue, result) : 0;
+}
+
+/* A check reads the file again, so it must be a file; a pipe would also block here. */
+static int open_file(struct catalogue *catalogue, const char *path)
+{
+    struct stat info;
+    int descriptor = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (descriptor < 0)
+        return errno == ENOENT || errno == ENOTDIR ? error_set(ERROR_NOT_FOUND, "%s: no such catalogue", path)
+                                                   : error_set_errno("cannot open %s", path);
+    if (fstat(descriptor, &info) == 0 && !S_ISREG(info.st_mode)) {
+        close(descriptor);
+        return error_set(ERROR_INPUT, "%s is not a regular file", path);
+    }
+    catalogue->file = fdopen(descriptor, "r");
+    if (catalogue->file)
+        return 0;
+    close(descriptor);
+    return error_set(ERROR_SYSTEM, "out of memory for a catalogue");
 }
 
 int catalogue_open(const char *path, const struct schema *schema, struct catalogue **ret_catalogue)
@@ -121,11 +214,8 @@ int catalogue_open(const char *path, const struct schema *schema, struct catalog
         return error_set(ERROR_SYSTEM, "out of memory for a catalogue");
     catalogue->schema = schema;
     snprintf(catalogue->path, sizeof catalogue->path, "%s", path);
-    catalogue->file = fopen(path, "re");
-    int result = 0;
-    if (!catalogue->file)
-        result = errno == ENOENT ? error_set(ERROR_NOT_FOUND, "%s: no such catalogue", path)
-                                 : error_set_errno("cannot open %s", path);
+    catalogue->next_line = 1;
+    int result = open_file(catalogue, path);
     if (!result)
         result = read_header(catalogue);
     if (result) {
@@ -152,7 +242,7 @@ static int read_number(const char *text, const char *what, double low, double hi
 {
     char *end;
     double number = strtod(text, &end);
-    if (end == text || *end)
+    if (end == text || *end || (isfinite(number) && text[strspn(text, "0123456789+-.eE")]))
         return error_set(ERROR_INPUT, "%s '%.40s' is not a number", what, text);
     if (!isfinite(number))
         return error_set(ERROR_INPUT, "%s '%.40s' is not finite", what, text);
@@ -162,23 +252,72 @@ static int read_number(const char *text, const char *what, double low, double hi
     return 0;
 }
 
+/* Length of the character at `at` in bytes: 0 if it is no UTF-8 (RFC 3629), -1 if it is a control character.
+ */
+static int character_bytes(const unsigned char *at)
+{
+    static const struct {
+        unsigned char low, high, second_low, second_high;
+        int bytes;
+    } forms[] = {
+        {0x20, 0x7e, 0,    0xff, 1},
+        {0xc2, 0xdf, 0x80, 0xbf, 2},
+        {0xe0, 0xe0, 0xa0, 0xbf, 3},
+        {0xe1, 0xec, 0x80, 0xbf, 3},
+        {0xed, 0xed, 0x80, 0x9f, 3},
+        {0xee, 0xef, 0x80, 0xbf, 3},
+        {0xf0, 0xf0, 0x90, 0xbf, 4},
+        {0xf1, 0xf3, 0x80, 0xbf, 4},
+        {0xf4, 0xf4, 0x80, 0x8f, 4},
+    };
+    if (*at < 0x20 || *at == 0x7f || (*at == 0xc2 && at[1] >= 0x80 && at[1] < 0xa0))
+        return -1;
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        if (*at < forms[i].low || *at > forms[i].high || at[1] < forms[i].second_low ||
+            at[1] > forms[i].second_high)
+            continue;
+        for (int j = 2; j < forms[i].bytes; j++)
+            if ((at[j] & 0xc0) != 0x80)
+                return 0;
+        return forms[i].bytes;
+    }
+    return 0;
+}
+
+/* Ids and locations go to the database and into JSON: printable UTF-8 only. */
 static int check_text(const char *text, const char *what, size_t limit)
 {
     if (!*text)
         return error_set(ERROR_INPUT, "%s is empty", what);
     if (strlen(text) > limit)
         return error_set(ERROR_LIMIT, "%s is longer than %zu bytes", what, limit);
-    for (const char *at = text; *at; at++)
-        if ((unsigned char)*at < 32 || *at == 127)
+    int bytes;
+    for (const unsigned char *at = (const unsigned char *)text; *at; at += bytes) {
+        bytes = character_bytes(at);
+        if (bytes < 0)
             return error_set(ERROR_INPUT, "%s holds a control character", what);
+        if (!bytes)
+            return error_set(ERROR_INPUT, "%s is not UTF-8 text", what);
+    }
     return 0;
+}
+
+static int take_votes(struct catalogue *catalogue, int answer, const char *text)
+{
+    const char *column = catalogue->schema->answer[answer].column;
+    double number = 0;
+    int result = read_number(text, column, 0, CATALOGUE_VOTES_MAX, &number);
+    if (!result && number != floor(number))
+        result = error_set(ERROR_INPUT, "%s '%.40s' is not a whole number of votes", column, text);
+    if (!result)
+        catalogue->votes[answer] = (uint32_t)number;
+    return result;
 }
 
 static int take_field(struct catalogue *catalogue, int column, struct catalogue_row *row)
 {
     const char *text = catalogue->field[column];
-    double number = NAN;
-    int role = catalogue->role[column], result = 0;
+    int role = catalogue->role[column];
     if (role == ROLE_ID) {
         row->id_str = text;
         return check_text(text, "id_str", CATALOGUE_ID_BYTES_MAX);
@@ -193,39 +332,47 @@ static int take_field(struct catalogue *catalogue, int column, struct catalogue_
         return read_number(text, "ra", 0, 360, &row->ra);
     if (role == ROLE_DEC)
         return read_number(text, "dec", -90, 90, &row->dec);
-    result = read_number(text, catalogue->schema->answer[role].column, 0, UINT16_MAX, &number);
-    if (!result && number != floor(number))
-        result = error_set(ERROR_INPUT, "%s '%.40s' is not a whole number of votes",
-                           catalogue->schema->answer[role].column, text);
-    if (!result)
-        catalogue->votes[role] = (uint32_t)number;
-    return result;
+    return take_votes(catalogue, role, text);
+}
+
+static int check_row(const struct catalogue *catalogue, const struct catalogue_row *row)
+{
+    const struct schema *schema = catalogue->schema;
+    if (isnan(row->ra) != isnan(row->dec))
+        return error_set(ERROR_INPUT, "ra and dec come together, or neither");
+    for (int q = 0; q < schema->questions; q++) {
+        uint64_t sum = 0;
+        for (int i = 0; i < schema->question[q].count; i++)
+            sum += row->votes[schema->question[q].first + i];
+        if (sum > CATALOGUE_VOTES_MAX)
+            return error_set(ERROR_INPUT, "%llu votes on question %s, at most %d are taken",
+                             (unsigned long long)sum, schema->question[q].name, CATALOGUE_VOTES_MAX);
+    }
+    return 0;
 }
 
 int catalogue_next(struct catalogue *catalogue, struct catalogue_row *row)
 {
-    int got;
+    int got, result = 0;
     do
-        got = read_line(catalogue);
-    while (got > 0 && !catalogue->line_text[0]);
+        got = read_record(catalogue);
+    while (got > 0 && catalogue->fields == 1 && !catalogue->field[0][0]); /* empty lines */
     if (got <= 0)
         return got;
-    int fields = split_fields(catalogue);
-    if (fields >= 0 && fields != catalogue->columns)
-        fields = error_set(ERROR_INPUT, "%d fields, the header has %d", fields, catalogue->columns);
-    if (fields < 0)
-        return complain(catalogue, fields);
     *row = (struct catalogue_row){.ra = NAN, .dec = NAN, .votes = catalogue->votes, .line = catalogue->line};
-    memset(catalogue->votes, 0, (size_t)catalogue->schema->answers * sizeof *catalogue->votes);
-    for (int i = 0; i < catalogue->columns; i++) {
-        int result = take_field(catalogue, i, row);
-        if (result)
-            return complain(catalogue, result);
-    }
-    return 1;
+    memset(catalogue->votes, 0, sizeof catalogue->votes);
+    if (catalogue->fields != catalogue->columns)
+        result =
+            error_set(ERROR_INPUT, "%d fields, the header has %d", catalogue->fields, catalogue->columns);
+    for (int i = 0; i < catalogue->columns && !result; i++)
+        result = take_field(catalogue, i, row);
+    if (!result)
+        result = check_row(catalogue, row);
+    return result ? complain(catalogue, result) : 1;
 }
 
-/* --- the checking pass -------------------------------------------------------------------------------------- */
+/* --- the checking pass
+ * -------------------------------------------------------------------------------------- */
 
 struct seen {
     uint64_t hash;
@@ -238,14 +385,68 @@ static int compare_seen(const void *left, const void *right)
     return a->hash != b->hash ? (a->hash < b->hash ? -1 : 1) : (a->line > b->line) - (a->line < b->line);
 }
 
-/* Compares 64-bit hashes of the ids: below 10^8 galaxies two different ids never meet in practice. */
-static int find_repeat(const struct catalogue *catalogue, struct seen *seen, long rows)
+/* Copies the id that starts on this line. */
+static int id_on_line(const char *path, const struct schema *schema, long line,
+                      char id_str[CATALOGUE_ID_BYTES_MAX + 1])
+{
+    struct catalogue *catalogue;
+    struct catalogue_row row;
+    int result = catalogue_open(path, schema, &catalogue);
+    if (result)
+        return result;
+    while ((result = catalogue_next(catalogue, &row)) > 0 && row.line < line)
+        ;
+    if (result > 0)
+        snprintf(id_str, CATALOGUE_ID_BYTES_MAX + 1, "%s", row.id_str);
+    catalogue_close(catalogue);
+    return result < 0   ? result
+           : result > 0 ? 0
+                        : error_set(ERROR_INPUT, "%s changed while it was being checked", path);
+}
+
+/*
+ * Equal hashes are looked up in the file, so two different ids are never taken for one. The first repeat in
+ * the file is the one reported.
+ */
+static int find_repeat(const char *path, const struct schema *schema, struct seen *seen, long rows)
 {
     qsort(seen, (size_t)rows, sizeof *seen, compare_seen);
-    for (long i = 1; i < rows; i++)
-        if (seen[i].hash == seen[i - 1].hash)
-            return error_set(ERROR_INPUT, "%s:%ld: the id_str is the same as on line %ld", catalogue->path,
-                             seen[i].line, seen[i - 1].line);
+    for (long after = 0;;) {
+        long first = 0, second = LONG_MAX;
+        for (long i = 1; i < rows; i++)
+            if (seen[i].hash == seen[i - 1].hash && seen[i].line > after && seen[i].line < second) {
+                first = seen[i - 1].line;
+                second = seen[i].line;
+            }
+        if (!first)
+            return 0;
+        char one[CATALOGUE_ID_BYTES_MAX + 1], other[CATALOGUE_ID_BYTES_MAX + 1];
+        int result = id_on_line(path, schema, first, one);
+        if (!result)
+            result = id_on_line(path, schema, second, other);
+        if (result)
+            return result;
+        if (strcmp(one, other) == 0)
+            return error_set(ERROR_INPUT, "%s:%ld: id_str '%s' is already on line %ld", path, second, one,
+                             first);
+        after = second;
+    }
+}
+
+/* Makes room for one more; the rows of a file are bounded by its size, and by CATALOGUE_ROWS_MAX. */
+static int remember(struct seen **seen, long *capacity, long rows, const struct catalogue_row *row)
+{
+    if (rows == CATALOGUE_ROWS_MAX)
+        return error_set(ERROR_LIMIT, "more than %d galaxies: split the catalogue", CATALOGUE_ROWS_MAX);
+    if (rows == *capacity) {
+        long larger_capacity = *capacity ? 2 * *capacity : 4096;
+        struct seen *larger = realloc(*seen, (size_t)larger_capacity * sizeof *larger);
+        if (!larger)
+            return error_set(ERROR_SYSTEM, "out of memory for %ld galaxies", larger_capacity);
+        *seen = larger;
+        *capacity = larger_capacity;
+    }
+    (*seen)[rows] = (struct seen){hash_64(row->id_str, strlen(row->id_str)), row->line};
     return 0;
 }
 
@@ -253,32 +454,30 @@ int catalogue_check(const char *path, const struct schema *schema, struct catalo
 {
     struct catalogue *catalogue;
     struct catalogue_row row;
+    struct catalogue_summary summary = {0};
     struct seen *seen = NULL;
-    long capacity = 0, rows = 0;
+    long capacity = 0;
     int result = catalogue_open(path, schema, &catalogue);
     if (result)
         return result;
     while ((result = catalogue_next(catalogue, &row)) > 0) {
-        if (rows == capacity) {
-            capacity = capacity ? 2 * capacity : 4096;
-            struct seen *larger = realloc(seen, (size_t)capacity * sizeof *seen);
-            if (!larger) {
-                result = error_set(ERROR_SYSTEM, "out of memory while checking %s", path);
-                break;
-            }
-            seen = larger;
+        result = remember(&seen, &capacity, summary.rows, &row);
+        if (result) {
+            complain(catalogue, result);
+            break;
         }
-        seen[rows++] = (struct seen){hash_64(row.id_str, strlen(row.id_str)), row.line};
+        summary.rows++;
+        summary.has_positions |= !isnan(row.ra);
     }
-    if (!result && !rows)
+    if (!result && !summary.rows)
         result = error_set(ERROR_INPUT, "%s holds no galaxies", path);
     if (!result)
-        result = find_repeat(catalogue, seen, rows);
+        result = find_repeat(path, schema, seen, summary.rows);
     if (!result) {
-        int known = 0;
-        for (int i = 0; i < catalogue->columns; i++)
-            known += catalogue->role[i] != ROLE_IGNORED;
-        *ret_summary = (struct catalogue_summary){rows, catalogue->vote_columns, catalogue->columns - known};
+        summary.vote_columns = catalogue->vote_columns;
+        summary.ignored_columns = catalogue->ignored_columns;
+        snprintf(summary.ignored, sizeof summary.ignored, "%s", catalogue->ignored);
+        *ret_summary = summary;
     }
     free(seen);
     catalogue_close(catalogue);

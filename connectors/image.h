@@ -1,6 +1,6 @@
 /*
- * Image files into the pool's pixel column: PNG (libpng) and JPEG (libjpeg-turbo), recognised by their first bytes.
- * Not for downloading, and not for what the network sees (model/input.h).
+ * Image files into the pool's pixel column: PNG (libpng) and JPEG (libjpeg-turbo), recognised by their first
+ * bytes. Not for downloading, and not for what the network sees (model/input.h).
  */
 #ifndef TRIAGE_CONNECTORS_IMAGE_H
 #define TRIAGE_CONNECTORS_IMAGE_H
@@ -10,26 +10,30 @@
 
 #define IMAGE_SIDE_MIN       32
 #define IMAGE_SIDE_MAX       16384
+#define IMAGE_PIXELS_MAX     (64ul << 20) /* width x height: bounds the memory of one decoder at 0.2 GB */
 #define IMAGE_FILE_BYTES_MAX ((size_t)64 << 20)
 
 /*
  * Decodes the largest central square of the image and brings it to side x side by area averaging.
- *   pixels  [side][side][channels] OUTPUT; channels 1: grey = unweighted mean of the colour channels; 3: red, green, blue
- * Alpha is ignored. ERROR_NOT_FOUND for an absent file; ERROR_INPUT with a reason a person understands for one that
- * is no image, is damaged or cut short (a decoder's warning is enough), or is smaller than 32 or larger than 16,384 pixels.
+ *   pixels  [side][side][channels] OUTPUT; channels 1: grey = unweighted mean of the colour channels; 3: red,
+ * green, blue Alpha is ignored. ERROR_NOT_FOUND for an absent file; ERROR_INPUT with a reason a person
+ * understands for one that is no image, is damaged or cut short (a decoder's warning is enough), or is
+ * smaller than 32 or larger than 16,384 pixels on a side or IMAGE_PIXELS_MAX in all; ERROR_LIMIT above
+ * IMAGE_FILE_BYTES_MAX; ERROR_SYSTEM for one that cannot be read. `pixels` is written on success only. Safe
+ * in several threads at once.
  */
 int image_load(const char *path, int side, int channels, uint8_t *pixels);
 
 /*
- * Area average: each output pixel is the mean of the source area it covers, fractions of pixels included; also defined
- * for enlarging. Takes the square `source_side` at (left, top) of a row-major image.
- *   source  [height][width][source_channels] with width given; the channels are averaged when channels == 1
+ * Area average: each output pixel is the mean of the source area it covers, fractions of pixels included;
+ * also defined for enlarging. Takes the square `source_side` at (left, top) of a row-major image. source
+ * [height][width][source_channels] with width given; the channels are averaged when channels == 1
  */
-int image_resize(const uint8_t *source, int width, int left, int top, int source_side, int source_channels, int side,
-                 int channels, uint8_t *pixels);
+int image_resize(const uint8_t *source, int width, int left, int top, int source_side, int source_channels,
+                 int side, int channels, uint8_t *pixels);
 
-/* Absolute locations stay; others are joined to the folder of the catalogue they came from. ERROR_INPUT for an empty
- * location or one with control characters, ERROR_LIMIT when the path does not fit. */
+/* Absolute locations stay; others are joined to the folder of the catalogue they came from. ERROR_INPUT for
+ * an empty location or one with control characters, ERROR_LIMIT when the path does not fit. */
 int image_resolve(const char *catalogue_folder, const char *file_loc, char *path, size_t size);
 
 #endif

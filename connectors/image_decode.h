@@ -14,7 +14,7 @@ struct decoded {
 int image_decode_png(const uint8_t *bytes, size_t length, struct decoded *ret_decoded);
 int image_decode_jpeg(const uint8_t *bytes, size_t length, struct decoded *ret_decoded);
 
-/* Refuses sides outside image.h's limits. */
+/* 0, or ERROR_INPUT for sides outside image.h's limits. */
 int image_check_sides(unsigned long width, unsigned long height);
 
 #endif

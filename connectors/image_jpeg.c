@@ -8,6 +8,9 @@
 
 #include <jpeglib.h>
 
+#define SCANS_MAX    100          /* a progressive file of thousands of scans would take minutes */
+#define MEMORY_BYTES (512l << 20) /* coefficients of a progressive file; libjpeg gives up beyond */
+
 struct failure {
     struct jpeg_error_mgr manager; /* first, so that libjpeg's pointer is ours */
     jmp_buf jump;
@@ -27,9 +30,20 @@ static void on_message(j_common_ptr jpeg, int level)
         on_error(jpeg);
 }
 
+/* Called for every row of blocks; only progressive files have many scans. */
+static void on_progress(j_common_ptr jpeg)
+{
+    struct failure *failure = (struct failure *)jpeg->err;
+    if (((j_decompress_ptr)jpeg)->input_scan_number > SCANS_MAX) {
+        snprintf(failure->reason, sizeof failure->reason, "more than %d scans", SCANS_MAX);
+        longjmp(failure->jump, 1);
+    }
+}
+
 int image_decode_jpeg(const uint8_t *bytes, size_t length, struct decoded *ret_decoded)
 {
     struct jpeg_decompress_struct jpeg;
+    struct jpeg_progress_mgr progress = {.progress_monitor = on_progress};
     struct failure failure;
     uint8_t *volatile pixels = NULL;
     volatile int result = 0;
@@ -41,6 +55,8 @@ int image_decode_jpeg(const uint8_t *bytes, size_t length, struct decoded *ret_d
         goto out;
     }
     jpeg_create_decompress(&jpeg);
+    jpeg.progress = &progress;
+    jpeg.mem->max_memory_to_use = MEMORY_BYTES;
     jpeg_mem_src(&jpeg, bytes, (unsigned long)length);
     jpeg_read_header(&jpeg, TRUE);
     result = image_check_sides(jpeg.image_width, jpeg.image_height);
@@ -60,7 +76,8 @@ int image_decode_jpeg(const uint8_t *bytes, size_t length, struct decoded *ret_d
         jpeg_read_scanlines(&jpeg, &row, 1);
     }
     jpeg_finish_decompress(&jpeg);
-    *ret_decoded = (struct decoded){(int)jpeg.output_width, (int)jpeg.output_height, jpeg.output_components, pixels};
+    *ret_decoded =
+        (struct decoded){(int)jpeg.output_width, (int)jpeg.output_height, jpeg.output_components, pixels};
     pixels = NULL;
 out:
     free(pixels);

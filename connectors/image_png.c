@@ -1,8 +1,10 @@
-/* PNG in and out: with png_write.h the one place that knows libpng. Every kind of PNG is brought to 8-bit grey or RGB. */
+/* PNG in and out: with png_write.h the one place that knows libpng. Every kind of PNG is brought to 8-bit
+ * grey or RGB. */
 #include "base/error.h"
 #include "connectors/image_decode.h"
 #include "connectors/png_write.h"
 
+#include <assert.h>
 #include <png.h>
 #include <setjmp.h>
 #include <stdio.h>
@@ -41,7 +43,7 @@ static void read_bytes(png_structp png, png_bytep out, size_t count)
 static void set_transforms(png_structp png)
 {
     png_set_expand(png);
-    png_set_strip_16(png);
+    png_set_scale_16(png); /* rounds; png_set_strip_16() would cut the low byte off */
     png_set_strip_alpha(png);
     png_set_interlace_handling(png);
 }
@@ -92,13 +94,15 @@ out:
     return result;
 }
 
-int png_write(int width, int height, int channels, const uint8_t *pixels, uint8_t **ret_bytes, size_t *ret_length)
+int png_write(int width, int height, int channels, const uint8_t *pixels, uint8_t **ret_bytes,
+              size_t *ret_length)
 {
     png_image image = {.version = PNG_IMAGE_VERSION,
                        .width = (png_uint_32)width,
                        .height = (png_uint_32)height,
                        .format = channels == 1 ? PNG_FORMAT_GRAY : PNG_FORMAT_RGB};
     png_alloc_size_t length = PNG_IMAGE_PNG_SIZE_MAX(image);
+    assert(channels == 1 || channels == 3);
     uint8_t *bytes = malloc(length);
     if (!bytes)
         return error_set(ERROR_SYSTEM, "out of memory for a PNG of %d x %d pixels", width, height);

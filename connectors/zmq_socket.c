@@ -56,7 +56,7 @@ static int check_endpoint(const char *endpoint)
     const char *colon = strrchr(endpoint, ':');
     if (strncmp(endpoint, "ipc://", 6) == 0 && endpoint[6])
         return 0;
-    if (strncmp(endpoint, "tcp://", 6) != 0 || colon < endpoint + 6)
+    if (strncmp(endpoint, "tcp://", 6) != 0 || !colon || colon < endpoint + 6)
         return error_set(ERROR_INPUT,
                          "endpoint '%.100s' is malformed: use tcp://127.0.0.1:PORT or ipc://PATH", endpoint);
     if (!is_loopback(endpoint + 6, (size_t)(colon - endpoint - 6)))

@@ -37,6 +37,7 @@ static const struct config_key keys[] = {
     {"images", "channels", KEY_INTEGER, 0, FIELD(image_channels), "1", 1, 3, "1 = grey (mean of the channels), 3 = colour; fixed when the pool is made"},
     {"trunk", "weights", KEY_TEXT, 0, FIELD(trunk_weights), "", 0, 0, "EfficientNet-B0 weights (.safetensors, timm names); empty = seeded random"},
     {"trunk", "side", KEY_INTEGER, 0, FIELD(trunk_side), "224", 32, 1024, "pixels per side the network sees: the centre of the stored image"},
+    {"trunk", "views", KEY_INTEGER, 0, FIELD(trunk_views), "1", 1, 8, "mirrored and turned views whose embeddings are averaged; 8 suits a random trunk"},
     {"trunk", "calibration_images", KEY_INTEGER, 0, FIELD(calibration_images), "64", 8, 256, "images whose statistics scale a random trunk"},
     {"worker", "threads", KEY_INTEGER, 0, FIELD(threads), "0", 0, 512, "compute threads; 0 = one per core"},
     {"worker", "embed_chunk", KEY_INTEGER, 1, FIELD(embed_chunk), "256", 8, 4096, "galaxies per embedding job; a cycle waits for at most one"},

@@ -13,6 +13,7 @@
 #include "model/input.h"
 #include "model/safetensors.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -125,6 +126,24 @@ static int open_trunk(struct worker *worker, const struct image *images, long co
 
 /* --- embedding --------------------------------------------------------------------------------------------- */
 
+/*
+ * A trunk that was never trained answers to brightness before anything else: the whole embedding of a bright galaxy is
+ * larger. Mean 0 and variance 1 within each embedding take that out (measured on real galaxies: a linear fit explains
+ * twice the variance of the vote fractions). A trained trunk's embeddings stay as they are.
+ */
+static void normalise(float *embedding, int count)
+{
+    double sum = 0, squares = 0;
+    for (int i = 0; i < count; i++)
+        sum += (double)embedding[i];
+    double mean = sum / count;
+    for (int i = 0; i < count; i++)
+        squares += ((double)embedding[i] - mean) * ((double)embedding[i] - mean);
+    double scale = squares > 0 ? 1 / sqrt(squares / count) : 0;
+    for (int i = 0; i < count; i++)
+        embedding[i] = (float)(((double)embedding[i] - mean) * scale);
+}
+
 static void store(struct worker *worker, uint64_t key, const float *embedding)
 {
     uint16_t *row = pool_embedding(&worker->pool, key - 1);
@@ -133,20 +152,50 @@ static void store(struct worker *worker, uint64_t key, const float *embedding)
     pool_set_embedding_version(&worker->pool, key - 1, worker->trunk);
 }
 
+/*
+ * Embeddings of a batch, averaged over views: a galaxy has no right way up, and a trunk that was never trained does not
+ * know that (measured on real galaxies: eight views double the variance a linear fit explains).
+ */
+static int embed_views(struct worker *worker, const float *inputs, long count, float *turned, float *embeddings, float *sum)
+{
+    size_t input_floats = (size_t)worker->net.side * (size_t)worker->net.side * (size_t)worker->net.channels;
+    size_t outputs = (size_t)worker->net.outputs;
+    memset(sum, 0, (size_t)count * outputs * sizeof *sum);
+    for (int view = 0; view < worker->config.trunk_views; view++) {
+        for (long i = 0; i < count; i++)
+            input_view(inputs + (size_t)i * input_floats, worker->net.side, worker->net.channels, view,
+                       turned + (size_t)i * input_floats);
+        int result = worker->backend->forward(worker->plan, turned, (size_t)count, embeddings);
+        if (result)
+            return result;
+        for (long i = 0; i < count; i++) {
+            float *embedding = embeddings + (size_t)i * outputs;
+            if (!worker->config.trunk_weights[0])
+                normalise(embedding, worker->net.outputs);
+            for (size_t k = 0; k < outputs; k++)
+                sum[(size_t)i * outputs + k] += embedding[k] / (float)worker->config.trunk_views;
+        }
+    }
+    return 0;
+}
+
 static int embed(struct worker *worker, const struct image *images, long count, float *inputs, long *ret_embedded)
 {
     const struct image *chosen[WORKER_IMAGE_BATCH];
-    float *embeddings =
-        arena_alloc(&worker->batch, (size_t)WORKER_IMAGE_BATCH * (size_t)worker->net.outputs * sizeof *embeddings);
-    if (!embeddings)
+    size_t outputs = (size_t)worker->net.outputs;
+    size_t input_floats = (size_t)worker->net.side * (size_t)worker->net.side * (size_t)worker->net.channels;
+    float *embeddings = arena_alloc(&worker->batch, WORKER_IMAGE_BATCH * outputs * sizeof *embeddings);
+    float *sum = arena_alloc(&worker->batch, WORKER_IMAGE_BATCH * outputs * sizeof *sum);
+    float *turned = arena_alloc(&worker->batch, WORKER_IMAGE_BATCH * input_floats * sizeof *turned);
+    if (!embeddings || !sum || !turned)
         return ERROR_LIMIT;
     for (long at = 0; at < count;) {
         long have = gather(worker, images, count, WORKER_IMAGE_BATCH, &at, chosen, inputs);
-        int result = have ? worker->backend->forward(worker->plan, inputs, (size_t)have, embeddings) : 0;
+        int result = have ? embed_views(worker, inputs, have, turned, embeddings, sum) : 0;
         if (result)
             return result;
         for (long i = 0; i < have; i++)
-            store(worker, chosen[i]->key, embeddings + (size_t)i * (size_t)worker->net.outputs);
+            store(worker, chosen[i]->key, sum + (size_t)i * outputs);
         *ret_embedded += have;
         worker->progress = (double)at / (double)count;
         if (worker_tick(worker))

@@ -1,5 +1,4 @@
 /* See column.h. */
-#define _FILE_OFFSET_BITS 64
 #include "pool/column.h"
 #include "base/error.h"
 #include "base/hash.h"
@@ -26,6 +25,7 @@ struct header {
     uint64_t checksum; /* of everything above */
     uint64_t stamp[2];
 };
+_Static_assert(sizeof(struct header) <= HEADER_BYTES, "the header is one page");
 
 static uint64_t header_checksum(const struct header *header)
 {
@@ -45,9 +45,10 @@ static struct header *header_of(const struct column *column)
 static int map_rows(struct column *column, uint64_t rows)
 {
     int protection = PROT_READ | (column->access == COLUMN_READ ? 0 : PROT_WRITE);
-    char *map = column->map
-                    ? mremap(column->map, bytes_for(column, column->rows), bytes_for(column, rows), MREMAP_MAYMOVE)
-                    : mmap(NULL, bytes_for(column, rows), protection, MAP_SHARED, column->descriptor, 0);
+    char *map =
+        column->map
+            ? mremap(column->map, bytes_for(column, column->rows), bytes_for(column, rows), MREMAP_MAYMOVE)
+            : mmap(NULL, bytes_for(column, rows), protection, MAP_SHARED, column->descriptor, 0);
     if (map == MAP_FAILED)
         return error_set_errno("cannot map %s", column->path);
     column->map = map;
@@ -62,8 +63,9 @@ static int rows_in_file(const struct column *column, uint64_t *ret_rows)
     if (fstat(column->descriptor, &info) < 0)
         return error_set_errno("cannot look at %s", column->path);
     if (info.st_size < HEADER_BYTES)
-        return error_set(ERROR_INPUT, "%s is damaged (%lld bytes, no whole header): delete the pool folder, it is made "
-                                      "again from the images and the database",
+        return error_set(ERROR_INPUT,
+                         "%s is damaged (%lld bytes, no whole header): delete the pool folder, it is made "
+                         "again from the images and the database",
                          column->path, (long long)info.st_size);
     *ret_rows = ((uint64_t)info.st_size - HEADER_BYTES) / column->layout.row_bytes;
     return 0;
@@ -81,29 +83,45 @@ static int make_header(struct column *column)
     return 0;
 }
 
+/* Names the first value that differs. */
+static int check_layout(const struct column *column, const struct column_layout *have)
+{
+    const struct column_layout *want = &column->layout;
+    if (strncmp(have->schema_hash, want->schema_hash, sizeof have->schema_hash) != 0)
+        return error_set(ERROR_STATE,
+                         "%s was made with schema %.40s, the configuration names schema %.40s: use a new "
+                         "state folder for another schema",
+                         column->path, have->schema_hash, want->schema_hash);
+    for (int i = 0; i < COLUMN_PARAMETERS; i++)
+        if (have->parameter[i] != want->parameter[i])
+            return error_set(ERROR_STATE,
+                             "%s was made with %s %llu, the configuration says %llu: set it as it was, or "
+                             "use a new state folder",
+                             column->path, want->parameter_name[i], (unsigned long long)have->parameter[i],
+                             (unsigned long long)want->parameter[i]);
+    if (have->row_bytes != want->row_bytes)
+        return error_set(
+            ERROR_STATE,
+            "%s was made with %llu bytes a row, this program expects %llu: use a new state folder",
+            column->path, (unsigned long long)have->row_bytes, (unsigned long long)want->row_bytes);
+    return 0;
+}
+
 static int check_header(const struct column *column)
 {
     const struct header *header = header_of(column);
-    const struct column_layout *have = &header->layout, *want = &column->layout;
     if (memcmp(header->magic, column_magic, sizeof header->magic) != 0 ||
-        header->checksum != header_checksum(header))
-        return error_set(ERROR_INPUT, "%s has a damaged header: delete the pool folder, it is made again from the images "
-                                      "and the database",
+        header->checksum != header_checksum(header) ||
+        strncmp(header->layout.kind, column->layout.kind, sizeof header->layout.kind) != 0)
+        return error_set(ERROR_INPUT,
+                         "%s has a damaged header: delete the pool folder, it is made again from the images "
+                         "and the database",
                          column->path);
     if (header->version != COLUMN_VERSION)
-        return error_set(ERROR_STATE, "%s has format %llu, this program knows %d: use the program that wrote it",
+        return error_set(ERROR_STATE,
+                         "%s has format %llu, this program knows %d: use the program that wrote it",
                          column->path, (unsigned long long)header->version, COLUMN_VERSION);
-    if (strcmp(have->schema_hash, want->schema_hash) != 0)
-        return error_set(ERROR_STATE, "the pool was made with schema %s, the configuration names schema %s (%s): use a "
-                                      "new state folder for another schema",
-                         have->schema_hash, want->schema_hash, column->path);
-    if (have->row_bytes != want->row_bytes || memcmp(have->parameter, want->parameter, sizeof have->parameter) != 0)
-        return error_set(ERROR_STATE, "%s was made with other settings (%llu bytes a row, parameters %llu and %llu; now %llu, "
-                                      "%llu and %llu): set images and trunk as they were, or use a new state folder",
-                         column->path, (unsigned long long)have->row_bytes, (unsigned long long)have->parameter[0],
-                         (unsigned long long)have->parameter[1], (unsigned long long)want->row_bytes,
-                         (unsigned long long)want->parameter[0], (unsigned long long)want->parameter[1]);
-    return 0;
+    return check_layout(column, &header->layout);
 }
 
 int column_open(const char *path, const struct column_layout *layout, enum column_access access,
@@ -149,9 +167,16 @@ int column_grow(struct column *column, uint64_t rows)
 {
     if (rows <= column->rows)
         return 0;
+    assert(column->access == COLUMN_CREATE);
+    if (rows > COLUMN_ROWS_MAX)
+        return error_set(ERROR_LIMIT, "%llu galaxies, more than the limit of %llu: use a second instance",
+                         (unsigned long long)rows, (unsigned long long)COLUMN_ROWS_MAX);
     uint64_t wanted = (rows + COLUMN_STEP_ROWS - 1) / COLUMN_STEP_ROWS * COLUMN_STEP_ROWS;
     off_t old_end = (off_t)bytes_for(column, column->rows), new_end = (off_t)bytes_for(column, wanted);
-    int problem = posix_fallocate(column->descriptor, old_end, new_end - old_end);
+    int problem;
+    do
+        problem = posix_fallocate(column->descriptor, old_end, new_end - old_end);
+    while (problem == EINTR);
     if (problem == EOPNOTSUPP || problem == EINVAL) /* a filesystem that cannot promise space: grow sparse */
         problem = ftruncate(column->descriptor, new_end) < 0 ? errno : 0;
     if (problem) {
@@ -175,8 +200,19 @@ void *column_row(const struct column *column, uint64_t row)
     return column->map + HEADER_BYTES + row * column->layout.row_bytes;
 }
 
+int column_flush(const struct column *column, uint64_t first, uint64_t count)
+{
+    assert(first + count <= column->rows);
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), end = bytes_for(column, first + count);
+    size_t start = bytes_for(column, first) / page * page;
+    if (count && msync(column->map + start, end - start, MS_SYNC) < 0)
+        return error_set_errno("cannot write %s to the disk", column->path);
+    return 0;
+}
+
 void column_set_stamp(struct column *column, uint64_t first, uint64_t second)
 {
+    assert(column->access != COLUMN_READ);
     header_of(column)->stamp[0] = first;
     header_of(column)->stamp[1] = second;
 }

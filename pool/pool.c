@@ -9,10 +9,14 @@ static const struct {
     const char *name;
     int worker_writes;
 } columns[POOL_COLUMNS] = {
-    [POOL_COLUMN_IDENTITY] = {"identity", 0},   [POOL_COLUMN_STATE] = {"state", 0},
-    [POOL_COLUMN_TALLY] = {"tally", 0},         [POOL_COLUMN_PIXELS] = {"pixels", 1},
-    [POOL_COLUMN_EMBEDDING] = {"embedding", 1}, [POOL_COLUMN_VERSION] = {"version", 1},
-    [POOL_COLUMN_DETAIL] = {"detail", 1},       [POOL_COLUMN_SCORE] = {"score", 1},
+    [POOL_COLUMN_IDENTITY] = {"identity",  0},
+      [POOL_COLUMN_STATE] = {"state",     0},
+    [POOL_COLUMN_TALLY] = {"tally",     0},
+      [POOL_COLUMN_PIXELS] = {"pixels",    1},
+    [POOL_COLUMN_EMBEDDING] = {"embedding", 1},
+      [POOL_COLUMN_VERSION] = {"version",   1},
+    [POOL_COLUMN_DETAIL] = {"detail",    1},
+      [POOL_COLUMN_SCORE] = {"score",     1},
 };
 
 static uint64_t row_bytes(enum pool_column column, const struct pool_layout *layout)
@@ -38,24 +42,63 @@ static uint64_t row_bytes(enum pool_column column, const struct pool_layout *lay
     }
 }
 
-int pool_open(const char *folder, const struct pool_layout *layout, enum pool_mode mode, struct pool *ret_pool)
+static struct column_layout column_layout(enum pool_column column, const struct pool_layout *layout)
+{
+    struct column_layout result = {.row_bytes = row_bytes(column, layout)};
+    static const struct {
+        enum pool_column column;
+        const char *name;
+        size_t offset;
+    } parameters[] = {
+        {POOL_COLUMN_TALLY,     "answers",          offsetof(struct pool_layout, answers)         },
+        {POOL_COLUMN_DETAIL,    "answers",          offsetof(struct pool_layout, answers)         },
+        {POOL_COLUMN_DETAIL,    "questions",        offsetof(struct pool_layout, questions)       },
+        {POOL_COLUMN_EMBEDDING, "embedding inputs", offsetof(struct pool_layout, embedding_inputs)},
+        {POOL_COLUMN_PIXELS,    "image side",       offsetof(struct pool_layout, pixel_side)      },
+        {POOL_COLUMN_PIXELS,    "image channels",   offsetof(struct pool_layout, pixel_channels)  },
+    };
+    int count = 0;
+    for (size_t i = 0; i < sizeof parameters / sizeof *parameters; i++)
+        if (parameters[i].column == column) {
+            snprintf(result.parameter_name[count], sizeof result.parameter_name[count], "%s",
+                     parameters[i].name);
+            result.parameter[count++] =
+                (uint64_t) * (const int *)((const char *)layout + parameters[i].offset);
+        }
+    snprintf(result.kind, sizeof result.kind, "%s", columns[column].name);
+    snprintf(result.schema_hash, sizeof result.schema_hash, "%s", layout->schema_hash);
+    return result;
+}
+
+static int check_layout(const struct pool_layout *layout)
+{
+    if (layout->answers < 1 || layout->questions < 1 || layout->embedding_inputs < 1 ||
+        layout->pixel_side < 1 || (layout->pixel_channels != 1 && layout->pixel_channels != 3))
+        return error_set(
+            ERROR_INPUT,
+            "no pool can have %d answers, %d questions, %d embedding inputs and images of side %d with "
+            "%d channels",
+            layout->answers, layout->questions, layout->embedding_inputs, layout->pixel_side,
+            layout->pixel_channels);
+    return 0;
+}
+
+int pool_open(const char *folder, const struct pool_layout *layout, enum pool_mode mode,
+              struct pool *ret_pool)
 {
     struct pool pool = {.layout = *layout};
+    int result = check_layout(layout);
+    if (result)
+        return result;
     for (int i = 0; i < POOL_COLUMNS; i++) {
         char path[512];
-        struct column_layout column = {.row_bytes = row_bytes((enum pool_column)i, layout)};
-        if (i == POOL_COLUMN_PIXELS) {
-            column.parameter[0] = (uint64_t)layout->pixel_side;
-            column.parameter[1] = (uint64_t)layout->pixel_channels;
-        }
-        snprintf(column.kind, sizeof column.kind, "%s", columns[i].name);
-        snprintf(column.schema_hash, sizeof column.schema_hash, "%s", layout->schema_hash);
-        enum column_access access = mode == POOL_READ_WRITE                            ? COLUMN_CREATE
+        struct column_layout column = column_layout((enum pool_column)i, layout);
+        enum column_access access = mode == POOL_READ_WRITE                           ? COLUMN_CREATE
                                     : mode == POOL_WORKER && columns[i].worker_writes ? COLUMN_WRITE
-                                                                                       : COLUMN_READ;
-        int result = snprintf(path, sizeof path, "%s/%s.column", folder, columns[i].name) < (int)sizeof path
-                         ? column_open(path, &column, access, &pool.column[i])
-                         : error_set(ERROR_LIMIT, "the pool folder's path is too long: %.80s...", folder);
+                                                                                      : COLUMN_READ;
+        result = snprintf(path, sizeof path, "%s/%s.column", folder, columns[i].name) < (int)sizeof path
+                     ? column_open(path, &column, access, &pool.column[i])
+                     : error_set(ERROR_LIMIT, "the pool folder's path is too long: %.80s...", folder);
         if (result) {
             pool_close(&pool);
             return result;
@@ -139,6 +182,16 @@ uint32_t *pool_embedding_version(const struct pool *pool, uint64_t row)
 void pool_set_embedding_version(const struct pool *pool, uint64_t row, uint32_t version)
 {
     __atomic_store_n(pool_embedding_version(pool, row), version, __ATOMIC_RELEASE);
+}
+
+uint32_t pool_finished_embedding(const struct pool *pool, uint64_t row)
+{
+    return __atomic_load_n(pool_embedding_version(pool, row), __ATOMIC_ACQUIRE);
+}
+
+int pool_flush_embeddings(const struct pool *pool, uint64_t first, uint64_t count)
+{
+    return column_flush(&pool->column[POOL_COLUMN_EMBEDDING], first, count);
 }
 
 size_t pool_embedding_stride_bytes(const struct pool *pool)

@@ -1,8 +1,8 @@
 /*
  * The pool: all galaxies, one row each, in memory-mapped columns. Row = galaxy key - 1.
  *
- * The control process owns identity, state and tally; the worker owns pixels, embedding, detail and score. Both map
- * the same files. Everything here can be made again from the database and the images.
+ * The control process owns identity, state and tally; the worker owns pixels, embedding, detail and score.
+ * Both map the same files. Everything here can be made again from the database and the images.
  */
 #ifndef TRIAGE_POOL_POOL_H
 #define TRIAGE_POOL_POOL_H
@@ -26,8 +26,8 @@ struct pool_identity {
 };
 
 struct pool_state {
-    uint8_t flags; /* enum pool_flag */
-    uint8_t split; /* enum split */
+    uint8_t flags;       /* enum pool_flag */
+    uint8_t split;       /* enum split */
     uint16_t root_votes; /* classifications: votes on the first question */
 };
 
@@ -66,32 +66,43 @@ struct pool {
     struct column column[POOL_COLUMNS];
 };
 
-/* Opens (or makes) the columns under `folder`. Errors as column_open(). */
-int pool_open(const char *folder, const struct pool_layout *layout, enum pool_mode mode, struct pool *ret_pool);
+/* Opens (or makes) the columns under `folder`, which exists. Errors as column_open(). */
+int pool_open(const char *folder, const struct pool_layout *layout, enum pool_mode mode,
+              struct pool *ret_pool);
 void pool_close(struct pool *pool);
 
-/* Makes room for `rows` galaxies in every column. */
+/* Makes room for `rows` galaxies in every column; no pointer into the pool survives. Errors as column_grow().
+ */
 int pool_grow(struct pool *pool, uint64_t rows);
 
-/* Maps rows another process has added. */
+/* Maps rows another process has added; no pointer into the pool survives. */
 int pool_refresh(struct pool *pool);
 
 /* Rows every column holds: at least as many as there are galaxies. */
 uint64_t pool_rows(const struct pool *pool);
 
+/* One row. Writable in the modes above; writing elsewhere, or a row that does not exist, is a bug. */
 struct pool_identity *pool_identity(const struct pool *pool, uint64_t row);
 struct pool_state *pool_state(const struct pool *pool, uint64_t row);
 uint16_t *pool_tally(const struct pool *pool, uint64_t row);     /* [answers] votes */
 uint8_t *pool_pixels(const struct pool *pool, uint64_t row);     /* [side][side][channels] */
 uint16_t *pool_embedding(const struct pool *pool, uint64_t row); /* [embedding_inputs] half precision */
-float *pool_detail(const struct pool *pool, uint64_t row);       /* one information row (model/information.h) */
+float *pool_detail(const struct pool *pool, uint64_t row); /* one information row (model/information.h) */
 struct pool_score *pool_score(const struct pool *pool, uint64_t row);
 
-/* Number of the trunk that made the embedding; 0 = none. Set after the embedding itself, so that a crash in between
- * leaves a row to be done again and never half an embedding. */
+/*
+ * Number of the trunk that made the embedding; 0 = none. Set (store-release) after the embedding itself, so
+ * that a process that dies in between leaves a row to be done again and never half an embedding. For a
+ * machine that loses power pool_flush_embeddings() must come between the two: it waits for the disk.
+ */
 uint32_t *pool_embedding_version(const struct pool *pool, uint64_t row);
 void pool_set_embedding_version(const struct pool *pool, uint64_t row, uint32_t version);
+int pool_flush_embeddings(const struct pool *pool, uint64_t first, uint64_t count);
 
+/* The version, read so (load-acquire) that the other process's embedding is seen whole. */
+uint32_t pool_finished_embedding(const struct pool *pool, uint64_t row);
+
+/* Rows follow each other: base of a column is its row 0, and these are the steps. */
 size_t pool_embedding_stride_bytes(const struct pool *pool);
 size_t pool_tally_stride_bytes(const struct pool *pool);
 
