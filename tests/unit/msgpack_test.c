@@ -20,15 +20,15 @@ static int read_body(const void *bytes, size_t length, size_t values_max)
     return result;
 }
 
-/* The expected bytes were made with Python's msgpack.packb(). */
+/* As the specification has them; the first five pairs are also what Python's msgpack.packb() makes. */
 static void test_written_bytes(void **state)
 {
     (void)state;
     static const unsigned char expected[] = {
-        0x87, 0xa1, 'v',  0x01, 0xa4, 'k',  'i',  'n',  'd',  0xa6, 'u',  'p',  's',  'e',  'r',  't',  0xa3, 's',  'e',
-        'q',  0xcf, 0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef, 0xa4, 'l',  'a',  't',  'e',  0xd1, 0xfc, 0x18, 0xa1,
-        'p',  0xcb, 0x3f, 0xd0, 0,    0,    0,    0,    0,    0,    0xa1, 's',  0xca, 0x3f, 0x00, 0,    0,    0xa4, 'l',
-        'i',  's',  't',  0x93, 0xc3, 0xc2, 0xc4, 0x02, 0xff, 0x00};
+        0x87, 0xa1, 'v',  0x01, 0xa4, 'k',  'i',  'n',  'd',  0xa6, 'u',  'p',  's',  'e',  'r',  't', 0xa3,
+        's',  'e',  'q',  0xcf, 0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef, 0xa4, 'l',  'a',  't', 'e',
+        0xd1, 0xfc, 0x18, 0xa1, 'p',  0xcb, 0x3f, 0xd0, 0,    0,    0,    0,    0,    0,    0xa1, 's', 0xca,
+        0x3f, 0x00, 0,    0,    0xa4, 'l',  'i',  's',  't',  0x93, 0xc3, 0xc2, 0xc4, 0x02, 0xff, 0x00};
     struct text out = text_new(1000);
     msgpack_map(&out, 7);
     msgpack_put_uint(&out, "v", 1);
@@ -160,20 +160,20 @@ static void test_bombs(void **state)
         size_t length;
         int expected;
     } bombs[] = {
-        {"\xdd\xff\x00\x00\x00", 5, ERROR_LIMIT},             /* 4e9 elements */
-        {"\xdd\x00\x00\x03\xe8", 5, ERROR_INPUT},             /* 1,000 elements allowed, but not there */
-        {"\xdf\xff\xff\xff\xff", 5, ERROR_LIMIT},             /* pairs */
-        {"\xdf\x80\x00\x00\x00", 5, ERROR_LIMIT},             /* twice that does not fit 32 bits */
-        {"\xdb\xff\xff\xff\xff", 5, ERROR_INPUT},             /* string */
-        {"\xc6\xff\xff\xff\xff", 5, ERROR_INPUT},             /* binary */
-        {"\xdb\xff\xff", 3, ERROR_INPUT},                     /* length cut short */
-        {"\xc9\xff\xff\xff\xff\x01", 6, ERROR_INPUT},         /* extension */
-        {"\xd6\xff\x00\x00\x00\x00", 6, ERROR_INPUT},         /* timestamp extension */
-        {"\xc1", 1, ERROR_INPUT},                             /* never used */
-        {"", 0, ERROR_INPUT},                                 /* nothing */
-        {"\x01\x02", 2, ERROR_INPUT},                         /* bytes behind the end */
-        {"\x92\x01", 2, ERROR_INPUT},                         /* one of two elements */
-        {"\xcf\x00\x00\x00", 4, ERROR_INPUT},                 /* half an integer */
+        {"\xdd\xff\x00\x00\x00",     5, ERROR_LIMIT}, /* 4e9 elements */
+        {"\xdd\x00\x00\x03\xe8",     5, ERROR_INPUT}, /* 1,000 elements allowed, but not there */
+        {"\xdf\xff\xff\xff\xff",     5, ERROR_LIMIT}, /* pairs */
+        {"\xdf\x80\x00\x00\x00",     5, ERROR_LIMIT}, /* twice that does not fit 32 bits */
+        {"\xdb\xff\xff\xff\xff",     5, ERROR_INPUT}, /* string */
+        {"\xc6\xff\xff\xff\xff",     5, ERROR_INPUT}, /* binary */
+        {"\xdb\xff\xff",             3, ERROR_INPUT}, /* length cut short */
+        {"\xc9\xff\xff\xff\xff\x01", 6, ERROR_INPUT}, /* extension */
+        {"\xd6\xff\x00\x00\x00\x00", 6, ERROR_INPUT}, /* timestamp extension */
+        {"\xc1",                     1, ERROR_INPUT}, /* never used */
+        {"",                         0, ERROR_INPUT}, /* nothing */
+        {"\x01\x02",                 2, ERROR_INPUT}, /* bytes behind the end */
+        {"\x92\x01",                 2, ERROR_INPUT}, /* one of two elements */
+        {"\xcf\x00\x00\x00",         4, ERROR_INPUT}, /* half an integer */
     };
     for (size_t i = 0; i < sizeof bombs / sizeof *bombs; i++)
         assert_int_equal(read_body(bombs[i].bytes, bombs[i].length, 2000), bombs[i].expected);
@@ -186,7 +186,8 @@ static void test_depth(void **state)
     memset(nested, '\x91', sizeof nested - 1);
     nested[sizeof nested - 1] = 1;
     assert_int_equal(read_body(nested, sizeof nested, 1000000), ERROR_LIMIT);
-    assert_int_equal(read_body(nested + sizeof nested - 1 - MSGPACK_DEPTH_MAX, MSGPACK_DEPTH_MAX + 1, 100), 0);
+    assert_int_equal(read_body(nested + sizeof nested - 1 - MSGPACK_DEPTH_MAX, MSGPACK_DEPTH_MAX + 1, 100),
+                     0);
     assert_int_equal(read_body(nested + sizeof nested - 2 - MSGPACK_DEPTH_MAX, MSGPACK_DEPTH_MAX + 2, 100),
                      ERROR_LIMIT);
     assert_non_null(strstr(error_message(), "deep"));
@@ -250,7 +251,8 @@ static void test_mutations(void **state)
         }
         free(copy);
     }
-    assert_true(accepted > 5000 && accepted < 50000); /* damage inside a text stays valid, damage to structure not */
+    assert_true(accepted > 5000 &&
+                accepted < 50000); /* damage inside a text stays valid, damage to structure not */
     text_free(&out);
 }
 
