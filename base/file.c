@@ -15,7 +15,7 @@ int file_read(const char *path, size_t limit_bytes, char **ret_bytes, size_t *re
 {
     int result = 0;
     char *bytes = NULL;
-    int descriptor = open(path, O_RDONLY | O_CLOEXEC);
+    int descriptor = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a pipe must not block */
     if (descriptor < 0) {
         if (errno == ENOENT || errno == ENOTDIR)
             return error_set(ERROR_NOT_FOUND, "%s: no such file", path);

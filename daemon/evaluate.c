@@ -30,7 +30,7 @@ struct evaluation {
     uint64_t *row;   /* [count] test galaxies that the oracle knows */
     uint16_t *votes; /* [count][answers] the oracle's */
     size_t count;
-    double constant_nll;
+    double constant_nll, constant_nll_unbounded;
 };
 
 /* Row of the test galaxy with this id, or -1. The test split is small; a linear look is enough for a report. */
@@ -113,18 +113,25 @@ static int evaluate_model(struct evaluation *evaluation, const struct model *mod
     return result;
 }
 
-/* The strictest constant: fitted on these very votes, free of the heads' range. */
-static int evaluate_constant(struct evaluation *evaluation)
+/* NLL of the best constant with concentrations in [lower, upper], fitted on these very votes. */
+static int evaluate_constant(struct evaluation *evaluation, double lower, double upper, double *nll)
 {
     float constant[SCHEMA_ANSWERS_MAX];
     size_t answers = (size_t)evaluation->schema.answers;
     struct vote_rows rows = {evaluation->votes, answers * sizeof(uint16_t), NULL, evaluation->count};
-    int result =
-        likelihood_constant_fit(&evaluation->schema, &rows, LIKELIHOOD_FREE_LOWER, LIKELIHOOD_FREE_UPPER, constant);
+    int result = likelihood_constant_fit(&evaluation->schema, &rows, lower, upper, constant);
     for (size_t i = 0; i < evaluation->count && !result; i++)
-        evaluation->constant_nll +=
-            likelihood_galaxy(&evaluation->schema, constant, evaluation->votes + i * answers) / (double)evaluation->count;
+        *nll += likelihood_galaxy(&evaluation->schema, constant, evaluation->votes + i * answers) / (double)evaluation->count;
     return result;
+}
+
+/* Two baselines: the constant a head could predict (its bias starts there), and one free of the heads' range. */
+static int evaluate_constants(struct evaluation *evaluation)
+{
+    int result = evaluate_constant(evaluation, LIKELIHOOD_HEAD_LOWER, LIKELIHOOD_HEAD_UPPER, &evaluation->constant_nll);
+    return result ? result
+                  : evaluate_constant(evaluation, LIKELIHOOD_FREE_LOWER, LIKELIHOOD_FREE_UPPER,
+                                      &evaluation->constant_nll_unbounded);
 }
 
 static int evaluate_all(struct evaluation *evaluation, json_t *list)
@@ -156,15 +163,17 @@ static void print_evaluation(const struct evaluation *evaluation, json_t *list, 
     json_t *model;
     size_t index;
     if (json) {
-        json_t *answer = json_pack("{s:I,s:f,s:O}", "galaxies", (json_int_t)evaluation->count, "constant_nll",
-                                   evaluation->constant_nll, "models", list);
+        json_t *answer = json_pack("{s:I,s:f,s:f,s:O}", "galaxies", (json_int_t)evaluation->count, "constant_nll",
+                                   evaluation->constant_nll, "constant_nll_unbounded", evaluation->constant_nll_unbounded,
+                                   "models", list);
         json_dumpf(answer, stdout, JSON_COMPACT);
         putchar('\n');
         json_decref(answer);
         return;
     }
-    printf("%zu test galaxies; the best constant prediction has an NLL of %.4f\n%6s %8s %10s %10s\n", evaluation->count,
-           evaluation->constant_nll, "model", "labels", "NLL", "RMSE");
+    printf("%zu test galaxies; the best constant a head can predict has an NLL of %.4f, the best of all %.4f\n"
+           "%6s %8s %10s %10s\n",
+           evaluation->count, evaluation->constant_nll, evaluation->constant_nll_unbounded, "model", "labels", "NLL", "RMSE");
     json_array_foreach(list, index, model)
         printf("%6lld %8lld %10.4f %10.4f\n", (long long)json_integer_value(json_object_get(model, "number")),
                (long long)json_integer_value(json_object_get(model, "labels")),
@@ -184,7 +193,7 @@ int run_evaluate(const struct config *config, const char *oracle, int json)
     if (!result)
         result = read_oracle(&evaluation, oracle);
     if (!result)
-        result = evaluate_constant(&evaluation);
+        result = evaluate_constants(&evaluation);
     if (!result)
         result = evaluate_all(&evaluation, list);
     if (result)

@@ -172,6 +172,7 @@ int main(int argc, char **argv)
     live_until(&life, FIRST_EPOCH);
     publisher_zmq.close(life.feed);
     open_feed(&life);
+    wait_for_a_subscriber(&life);
     check(publisher_zmq.publish(life.feed, 1, 1, life.entries, life.count));
     live_until(&life, strtoull(argv[4], NULL, 10));
     print_queue(&life);
