@@ -51,23 +51,28 @@ static void name_galaxy(char id_str[QUEUE_ID_BYTES], uint32_t galaxy)
     snprintf(id_str, QUEUE_ID_BYTES, "J%u", galaxy * 7919);
 }
 
-/* A new ranking of about `size` galaxies; half of them keep all their numbers if they were in the last one.
- */
+/* Mostly 0, so that an entry often differs from its last state in one number or in none. */
+static uint32_t draw_rarely(struct draws *draws)
+{
+    return draw(draws, 10) == 0;
+}
+
+/* A new ranking of about `size` galaxies, often those of an earlier one at the same ranks. */
 static void draw_queue(struct draws *draws, uint32_t size, struct test_queue *queue)
 {
-    uint32_t first = draw(draws, GALAXIES), model = draw(draws, 4);
+    uint32_t first = draw(draws, 3) * 20;
     queue->count = size ? draw(draws, size) + 1 : 0;
     for (uint32_t i = 0; i < queue->count; i++) {
         struct queue_entry *entry = &queue->entries[i];
         *entry = (struct queue_entry){.key = i + 1,
                                       .rank = i + 1,
-                                      .stream = (uint8_t)(i % 3),
-                                      .probability = 0.5,
-                                      .score = (float)draw(draws, 2) * 0.25f,
-                                      .total = 0.5f,
-                                      .expected = 0.25f,
-                                      .model = model,
-                                      .leased_until_ms = 1 + draw(draws, 2)};
+                                      .stream = (uint8_t)(i % 3 + draw_rarely(draws)) % 3,
+                                      .probability = 0.5 + draw_rarely(draws) * 1e-9,
+                                      .score = 0.25f + (float)draw_rarely(draws) * 0x1p-20f,
+                                      .total = 0.5f + (float)draw_rarely(draws),
+                                      .expected = 0.25f + (float)draw_rarely(draws),
+                                      .model = 1 + draw_rarely(draws),
+                                      .leased_until_ms = 1 + draw_rarely(draws)};
         name_galaxy(entry->id_str, (first + i) % GALAXIES);
     }
 }
