@@ -110,17 +110,17 @@ static int check_layout(const struct column *column, const struct column_layout 
 static int check_header(const struct column *column)
 {
     const struct header *header = header_of(column);
-    if (memcmp(header->magic, column_magic, sizeof header->magic) != 0 ||
-        header->checksum != header_checksum(header) ||
+    int ours = memcmp(header->magic, column_magic, sizeof header->magic) == 0;
+    if (ours && header->version != COLUMN_VERSION)
+        return error_set(ERROR_STATE,
+                         "%s has format %llu, this program knows %d: use the program that wrote it",
+                         column->path, (unsigned long long)header->version, COLUMN_VERSION);
+    if (!ours || header->checksum != header_checksum(header) ||
         strncmp(header->layout.kind, column->layout.kind, sizeof header->layout.kind) != 0)
         return error_set(ERROR_INPUT,
                          "%s has a damaged header: delete the pool folder, it is made again from the images "
                          "and the database",
                          column->path);
-    if (header->version != COLUMN_VERSION)
-        return error_set(ERROR_STATE,
-                         "%s has format %llu, this program knows %d: use the program that wrote it",
-                         column->path, (unsigned long long)header->version, COLUMN_VERSION);
     return check_layout(column, &header->layout);
 }
 

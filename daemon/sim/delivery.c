@@ -185,8 +185,7 @@ int delivery_put(struct delivery *delivery, const struct ballot *ballot)
         result = error_set(ERROR_LIMIT, "%d classifications wait for the database", DELIVERY_LINE_MAX);
     else {
         delivery->line[(delivery->first + delivery->in_line++) % DELIVERY_LINE_MAX] = *ballot;
-        if (delivery->finishing)
-            pthread_cond_broadcast(&delivery->ending);
+        pthread_cond_signal(&delivery->changed);
     }
     pthread_mutex_unlock(&delivery->lock);
     return result;
