@@ -5,7 +5,6 @@
 #include "model/split.h"
 #include "pool/pool.h"
 
-#include <math.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -13,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -281,14 +279,17 @@ static void split_has_the_shares_asked_for(void **state)
     assert_int_equal(moved, 0);
 }
 
-/* The split is stored nowhere else: these must hold in every later version (XXH3 of the id / 2^64, from the reference xxhsum). */
+/* A galaxy must never move between the parts: XXH3 of these ids / 2^64, in this and every later version. */
 static void split_never_changes(void **state)
 {
     (void)state;
     static const struct {
         const char *id_str;
         double place;
-    } ids[] = {SPLIT_PLACES};
+    } ids[] = {{"0",                                                                0.099653462},
+               {"587722981742084144",                                               0.596852414},
+               {"J235601.89+073123.0",                                              0.097133957},
+               {"a long identifier of some survey with more than forty characters", 0.326478474}};
     for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
         assert_int_equal(split_of(ids[i].id_str, ids[i].place * 1.0001), SPLIT_VALIDATION);
         assert_int_equal(split_of(ids[i].id_str, ids[i].place * 0.9999), SPLIT_GATE);
@@ -312,7 +313,6 @@ static void input_is_the_central_square_over_255(void **state)
             for (int c = 0; c < 3; c++)
                 assert_float_equal(input[y][x][c], (100 * c + 10 * (y + 1) + x + 1) / 255.0, 1e-7);
     pixels[4][4][0] = 255;
-    image_to_input(&pixels[0][0][0], 5, 3, 5, (float[75]){0});
     float whole[75];
     image_to_input(&pixels[0][0][0], 5, 3, 5, whole);
     assert_float_equal(whole[72], 1, 0);

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Bad configuration and bad catalogues: the documented exit code, the line named, nothing left behind.
+set -euo pipefail
+build=$2
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+export ASAN_OPTIONS=detect_leaks=0
+failures=0
+
+# expect CODE TEXT COMMAND...: the command ends with CODE and says TEXT on standard error
+expect() {
+    local code=$1 text=$2 got=0
+    shift 2
+    "$@" >"$folder/out" 2>"$folder/err" || got=$?
+    if [ "$got" != "$code" ] || ! grep -qF -- "$text" "$folder/err"; then
+        echo "FAILED: $* gave $got, wanted $code and '$text'; it said:"
+        cat "$folder/err"
+        failures=$((failures + 1))
+    fi
+}
+configure() { printf '[instance]\nstate = %s/state\nschema = gz2_no_suffix\n%s\n' "$folder" "$1" >"$folder/triaged.conf"; }
+run() { "$build/triaged" "$@"; }
+
+configure $'[queue]\nsise = 3'
+expect 78 "$folder/triaged.conf:5: unknown key queue.sise" run run -n --config "$folder/triaged.conf"
+configure $'[nonsense]\na = 1'
+expect 78 "triaged.conf:4: unknown section [nonsense]" run run -n --config "$folder/triaged.conf"
+configure $'[queue]\nsize = many'
+expect 78 "triaged.conf:5: queue.size = many is not a number" run run -n --config "$folder/triaged.conf"
+configure $'[heads]\npasses = 31'
+expect 78 "not a multiple of heads.count" run run -n --config "$folder/triaged.conf"
+expect 64 "unexpected" run run --nonsense
+configure ''
+run run -n --config "$folder/triaged.conf" >"$folder/printed.conf"
+run run -n --config "$folder/printed.conf" >"$folder/again.conf"
+cmp "$folder/printed.conf" "$folder/again.conf" || failures=$((failures + 1))
+
+catalogue() { printf '%b' "$1" >"$folder/catalogue.csv"; }
+import() { "$build/triaged" import --config "$folder/triaged.conf" "$folder/catalogue.csv"; }
+catalogue 'id_str,ra\na,1\n'
+expect 65 "catalogue.csv:1: " import
+grep -q "file_loc" "$folder/err" || failures=$((failures + 1))
+catalogue 'id_str,file_loc\na,1.png\nb,2.png\na,3.png\n'
+expect 65 "catalogue.csv:4: " import
+catalogue 'id_str,file_loc,ra,dec\na,1.png,12,0\nb,2.png,nan,0\n'
+expect 65 "catalogue.csv:3: " import
+catalogue 'id_str,file_loc,bar_yes\na,1.png,inf\n'
+expect 65 "catalogue.csv:2: " import
+expect 65 "nothing was imported" import
+[ ! -e "$folder/state" ] || { echo "FAILED: a refused catalogue left a state folder"; failures=$((failures + 1)); }
+[ $failures -eq 0 ] && echo "all bad inputs were refused as documented"
+exit $((failures > 0))
