@@ -74,7 +74,8 @@ static void quoting_and_line_ends_do_not_matter(void **state)
     (void)state;
     static const char *const texts[] = {
         "id_str,file_loc,note\na \"b\",\"x, \"\"y\"\".png\",z\nc,d,e\n",
-        "\xef\xbb\xbf\"id_str\",\"file_loc\",\"note\"\n\"a \"\"b\"\"\",\"x, \"\"y\"\".png\",\"\"\n\"c\",\"d\",\"\"\n",
+        "\xef\xbb\xbf\"id_str\",\"file_loc\",\"note\"\n\"a \"\"b\"\"\",\"x, "
+        "\"\"y\"\".png\",\"\"\n\"c\",\"d\",\"\"\n",
         "id_str,file_loc,note\r\na \"b\",\"x, \"\"y\"\".png\",\"two\r\nlines, and \"\"more\"\"\"\r\nc,d,\r\n",
         "id_str,file_loc,note\r\na \"b\",\"x, \"\"y\"\".png\",\"\"\"\"\r\n\r\nc,d,\"e\"\r\n",
     };
@@ -106,49 +107,49 @@ static void bad_catalogues_are_refused_by_line(void **state)
         int code;
         const char *message;
     } cases[] = {
-        {"", ERROR_INPUT, " is empty"},
-        {"\xef\xbb", ERROR_INPUT, " is empty"},
-        {"\xef\xbfid_str,file_loc\n", ERROR_INPUT, ":1: is not UTF-8"},
-        {HEAD, ERROR_INPUT, "holds no galaxies"},
-        {HEAD "\n\r\n", ERROR_INPUT, "holds no galaxies"},
-        {"id,file_loc\na,b\n", ERROR_INPUT, ":1: column 'id_str' is missing"},
-        {"id_str,file\na,b\n", ERROR_INPUT, ":1: column 'file_loc' is missing"},
-        {"id_str,file_loc,ra\na,b,1\n", ERROR_INPUT, ":1: columns 'ra' and 'dec' come together"},
-        {"id_str,file_loc,q0_a0,q0_a0\na,b,1,1\n", ERROR_INPUT, ":1: column 'q0_a0' appears twice"},
-        {"id_str,id_str,file_loc\na,b,c\n", ERROR_INPUT, ":1: column 'id_str' appears twice"},
-        {HEAD GOOD "b,c,1,2,3,4\n", ERROR_INPUT, ":3: 6 fields, the header has 7"},
-        {HEAD GOOD "b,c,1,2,3,4,5,6\n", ERROR_INPUT, ":3: 8 fields, the header has 7"},
-        {HEAD GOOD "b\n", ERROR_INPUT, ":3: 1 fields"},
-        {HEAD GOOD ",c,1,2,3,4,5\n", ERROR_INPUT, ":3: id_str is empty"},
-        {HEAD GOOD "c,,1,2,3,4,5\n", ERROR_INPUT, ":3: file_loc is empty"},
-        {HEAD X16 X16 X16 X16 ",c,1,2,3,4,5\n", ERROR_LIMIT, ":2: id_str is longer than 63 bytes"},
-        {HEAD "a\tb,c,1,2,3,4,5\n", ERROR_INPUT, ":2: id_str holds a control"},
-        {HEAD "a\x7f,c,1,2,3,4,5\n", ERROR_INPUT, ":2: id_str holds a control"},
-        {HEAD "a\xc2\x85,c,1,2,3,4,5\n", ERROR_INPUT, ":2: id_str holds a control"},
-        {HEAD "a\xe9,c,1,2,3,4,5\n", ERROR_INPUT, ":2: id_str is not UTF-8"},
-        {HEAD "a\xc0\xaf,c,1,2,3,4,5\n", ERROR_INPUT, ":2: id_str is not UTF-8"},
-        {HEAD "a\xed\xa0\x80,c,1,2,3,4,5\n", ERROR_INPUT, ":2: id_str is not UTF-8"},
-        {HEAD "a\xe2\x82,c,1,2,3,4,5\n", ERROR_INPUT, ":2: id_str is not UTF-8"},
-        {HEAD "a,\"c\nd\",1,2,3,4,5\n", ERROR_INPUT, ":2: file_loc holds a control"},
-        {HEAD "a,b,360.1,2,3,4,5\n", ERROR_INPUT, ":2: ra 360.1 is out of range"},
-        {HEAD "a,b,-0.1,2,3,4,5\n", ERROR_INPUT, ":2: ra -0.1 is out of range"},
-        {HEAD "a,b,1,-90.5,3,4,5\n", ERROR_INPUT, ":2: dec -90.5 is out of range"},
-        {HEAD "a,b,1,,3,4,5\n", ERROR_INPUT, ":2: ra and dec come together"},
-        {HEAD "a,b,nan,2,3,4,5\n", ERROR_INPUT, ":2: ra 'nan' is not finite"},
-        {HEAD "a,b,1,inf,3,4,5\n", ERROR_INPUT, ":2: dec 'inf' is not finite"},
-        {HEAD "a,b,12h3,2,3,4,5\n", ERROR_INPUT, ":2: ra '12h3' is not a number"},
-        {HEAD GOOD GOOD "a,b,1,2,0x3,4,5\n", ERROR_INPUT, ":4: q0_a0 '0x3' is not a number"},
-        {HEAD "a,b,1,2, 3,4,5\n", ERROR_INPUT, ":2: q0_a0 ' 3' is not a number"},
-        {HEAD "a,b,1,2,3.5,4,5\n", ERROR_INPUT, ":2: q0_a0 '3.5' is not a whole number"},
-        {HEAD "a,b,1,2,3,-1,5\n", ERROR_INPUT, ":2: q0_a1 -1 is out of range"},
-        {HEAD "a,b,1,2,3,4,1e9\n", ERROR_INPUT, ":2: q1_a0 1e+09 is out of range"},
-        {HEAD "a,b,1,2,1e999,4,5\n", ERROR_INPUT, ":2: q0_a0 '1e999' is not finite"},
-        {HEAD "a,b,1,2,NaN,4,5\n", ERROR_INPUT, ":2: q0_a0 'NaN' is not finite"},
-        {HEAD "a,b,1,2,65535,1,5\n", ERROR_INPUT, ":2: 65536 votes on question q0"},
-        {HEAD "a,\"b\"c,1,2,3,4,5\n", ERROR_INPUT, ":2: text behind a closing quote"},
-        {HEAD GOOD "a,\"b,1,2,3,4,5\nc,d,1,2,3,4,5\n", ERROR_INPUT, ":3: a quote is not closed"},
-        {HEAD GOOD "x,b,,,,,\n" GOOD "x,b,,,,,\n", ERROR_INPUT, ":4: id_str 'a' is already on line 2"},
-        {HEAD "x,b,,,,,\n\n\"x\",b,,,,,\n", ERROR_INPUT, ":4: id_str 'x' is already on line 2"},
+        {"",                                           ERROR_INPUT, " is empty"                               },
+        {"\xef\xbb",                                   ERROR_INPUT, " is empty"                               },
+        {"\xef\xbfid_str,file_loc\n",                  ERROR_INPUT, ":1: is not UTF-8"                        },
+        {HEAD,                                         ERROR_INPUT, "holds no galaxies"                       },
+        {HEAD "\n\r\n",                                ERROR_INPUT, "holds no galaxies"                       },
+        {"id,file_loc\na,b\n",                         ERROR_INPUT, ":1: column 'id_str' is missing"          },
+        {"id_str,file\na,b\n",                         ERROR_INPUT, ":1: column 'file_loc' is missing"        },
+        {"id_str,file_loc,ra\na,b,1\n",                ERROR_INPUT, ":1: columns 'ra' and 'dec' come together"},
+        {"id_str,file_loc,q0_a0,q0_a0\na,b,1,1\n",     ERROR_INPUT, ":1: column 'q0_a0' appears twice"        },
+        {"id_str,id_str,file_loc\na,b,c\n",            ERROR_INPUT, ":1: column 'id_str' appears twice"       },
+        {HEAD GOOD "b,c,1,2,3,4\n",                    ERROR_INPUT, ":3: 6 fields, the header has 7"          },
+        {HEAD GOOD "b,c,1,2,3,4,5,6\n",                ERROR_INPUT, ":3: 8 fields, the header has 7"          },
+        {HEAD GOOD "b\n",                              ERROR_INPUT, ":3: 1 fields"                            },
+        {HEAD GOOD ",c,1,2,3,4,5\n",                   ERROR_INPUT, ":3: id_str is empty"                     },
+        {HEAD GOOD "c,,1,2,3,4,5\n",                   ERROR_INPUT, ":3: file_loc is empty"                   },
+        {HEAD X16 X16 X16 X16 ",c,1,2,3,4,5\n",        ERROR_LIMIT, ":2: id_str is longer than 63 bytes"      },
+        {HEAD "a\tb,c,1,2,3,4,5\n",                    ERROR_INPUT, ":2: id_str holds a control"              },
+        {HEAD "a\x7f,c,1,2,3,4,5\n",                   ERROR_INPUT, ":2: id_str holds a control"              },
+        {HEAD "a\xc2\x85,c,1,2,3,4,5\n",               ERROR_INPUT, ":2: id_str holds a control"              },
+        {HEAD "a\xe9,c,1,2,3,4,5\n",                   ERROR_INPUT, ":2: id_str is not UTF-8"                 },
+        {HEAD "a\xc0\xaf,c,1,2,3,4,5\n",               ERROR_INPUT, ":2: id_str is not UTF-8"                 },
+        {HEAD "a\xed\xa0\x80,c,1,2,3,4,5\n",           ERROR_INPUT, ":2: id_str is not UTF-8"                 },
+        {HEAD "a\xe2\x82,c,1,2,3,4,5\n",               ERROR_INPUT, ":2: id_str is not UTF-8"                 },
+        {HEAD "a,\"c\nd\",1,2,3,4,5\n",                ERROR_INPUT, ":2: file_loc holds a control"            },
+        {HEAD "a,b,360.1,2,3,4,5\n",                   ERROR_INPUT, ":2: ra 360.1 is out of range"            },
+        {HEAD "a,b,-0.1,2,3,4,5\n",                    ERROR_INPUT, ":2: ra -0.1 is out of range"             },
+        {HEAD "a,b,1,-90.5,3,4,5\n",                   ERROR_INPUT, ":2: dec -90.5 is out of range"           },
+        {HEAD "a,b,1,,3,4,5\n",                        ERROR_INPUT, ":2: ra and dec come together"            },
+        {HEAD "a,b,nan,2,3,4,5\n",                     ERROR_INPUT, ":2: ra 'nan' is not finite"              },
+        {HEAD "a,b,1,inf,3,4,5\n",                     ERROR_INPUT, ":2: dec 'inf' is not finite"             },
+        {HEAD "a,b,12h3,2,3,4,5\n",                    ERROR_INPUT, ":2: ra '12h3' is not a number"           },
+        {HEAD GOOD GOOD "a,b,1,2,0x3,4,5\n",           ERROR_INPUT, ":4: q0_a0 '0x3' is not a number"         },
+        {HEAD "a,b,1,2, 3,4,5\n",                      ERROR_INPUT, ":2: q0_a0 ' 3' is not a number"          },
+        {HEAD "a,b,1,2,3.5,4,5\n",                     ERROR_INPUT, ":2: q0_a0 '3.5' is not a whole number"   },
+        {HEAD "a,b,1,2,3,-1,5\n",                      ERROR_INPUT, ":2: q0_a1 -1 is out of range"            },
+        {HEAD "a,b,1,2,3,4,1e9\n",                     ERROR_INPUT, ":2: q1_a0 1e+09 is out of range"         },
+        {HEAD "a,b,1,2,1e999,4,5\n",                   ERROR_INPUT, ":2: q0_a0 '1e999' is not finite"         },
+        {HEAD "a,b,1,2,NaN,4,5\n",                     ERROR_INPUT, ":2: q0_a0 'NaN' is not finite"           },
+        {HEAD "a,b,1,2,65535,1,5\n",                   ERROR_INPUT, ":2: 65536 votes on question q0"          },
+        {HEAD "a,\"b\"c,1,2,3,4,5\n",                  ERROR_INPUT, ":2: text behind a closing quote"         },
+        {HEAD GOOD "a,\"b,1,2,3,4,5\nc,d,1,2,3,4,5\n", ERROR_INPUT, ":3: a quote is not closed"               },
+        {HEAD GOOD "x,b,,,,,\n" GOOD "x,b,,,,,\n",     ERROR_INPUT, ":4: id_str 'a' is already on line 2"     },
+        {HEAD "x,b,,,,,\n\n\"x\",b,,,,,\n",            ERROR_INPUT, ":4: id_str 'x' is already on line 2"     },
     };
     struct catalogue_summary summary;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -201,7 +202,8 @@ static void only_regular_files_are_opened(void **state)
     assert_int_equal(catalogue_open(folder, &schema, &catalogue), ERROR_INPUT);
     unlink(path);
     assert_int_equal(mkfifo(path, 0600), 0);
-    assert_int_equal(catalogue_open(path, &schema, &catalogue), ERROR_INPUT); /* and does not wait for a writer */
+    assert_int_equal(catalogue_open(path, &schema, &catalogue),
+                     ERROR_INPUT); /* and does not wait for a writer */
     assert_non_null(strstr(error_message(), "not a regular file"));
     unlink(path);
 }
@@ -275,8 +277,9 @@ static void many_rows_need_no_more_memory(void **state)
 static void any_bytes_are_read_or_refused(void **state)
 {
     (void)state;
-    static const char *const pieces[] = {"id_str", "file_loc", ",", "\"", "\n", "\r\n", "q0_a0", "ra,dec", "12", "a",
-                                         "\"\"", "\xef\xbb\xbf", "\xc3\xa9", "\xff", "-1e5", "\n\n", "\"x\n\"", ",,,"};
+    static const char *const pieces[] = {"id_str",   "file_loc", ",",    "\"",   "\n",      "\r\n",
+                                         "q0_a0",    "ra,dec",   "12",   "a",    "\"\"",    "\xef\xbb\xbf",
+                                         "\xc3\xa9", "\xff",     "-1e5", "\n\n", "\"x\n\"", ",,,"};
     unsigned seed = 20240607;
     print_message("seed %u\n", seed);
     for (int turn = 0; turn < 3000; turn++) {

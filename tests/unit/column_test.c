@@ -1,4 +1,5 @@
-/* Column files: what is written is there for another process, growth keeps rows, damage and other layouts are refused. */
+/* Column files: what is written is there for another process, growth keeps rows, damage and other layouts are
+ * refused. */
 #include "base/error.h"
 #include "pool/column.h"
 
@@ -100,7 +101,8 @@ static void file_is_a_page_and_the_rows(void **state)
     assert_string_equal(bytes, "third row");
 }
 
-/* A child maps the file, the parent grows it: the child sees nothing new until it refreshes, then everything. */
+/* A child maps the file, the parent grows it: the child sees nothing new until it refreshes, then everything.
+ */
 static void other_process_sees_growth_after_refresh(void **state)
 {
     (void)state;
@@ -116,7 +118,8 @@ static void other_process_sees_growth_after_refresh(void **state)
         struct column theirs;
         int wrong = reopen(COLUMN_WRITE, &theirs) != 0 || theirs.rows != COLUMN_STEP_ROWS;
         wrong |= write(from_child[1], &byte, 1) != 1 || read(to_child[0], &byte, 1) != 1;
-        wrong |= theirs.rows != COLUMN_STEP_ROWS || column_refresh(&theirs) || theirs.rows != 3 * COLUMN_STEP_ROWS;
+        wrong |=
+            theirs.rows != COLUMN_STEP_ROWS || column_refresh(&theirs) || theirs.rows != 3 * COLUMN_STEP_ROWS;
         wrong |= strcmp(column_row(&theirs, 3 * COLUMN_STEP_ROWS - 1), "grown") != 0;
         memcpy(column_row(&theirs, 0), "answer", 7);
         _exit(wrong);
@@ -137,7 +140,8 @@ static void other_process_sees_growth_after_refresh(void **state)
     }
 }
 
-/* A limit on file size stands for a full disk: an error that says what to do, the rows there before untouched. */
+/* A limit on file size stands for a full disk: an error that says what to do, the rows there before
+ * untouched. */
 static void no_room_is_an_error_and_changes_nothing(void **state)
 {
     (void)state;
@@ -196,7 +200,8 @@ static void change_byte(off_t at)
     close(descriptor);
 }
 
-/* Every byte that says what the rows mean is checked: any one of them changed is an error, never a wrong reading. */
+/* Every byte that says what the rows mean is checked: any one of them changed is an error, never a wrong
+ * reading. */
 static void damaged_headers_are_refused(void **state)
 {
     (void)state;
@@ -214,7 +219,8 @@ static void damaged_headers_are_refused(void **state)
     assert_int_equal(truncate(path, 4095), 0);
     assert_int_equal(reopen(COLUMN_CREATE, &column), ERROR_INPUT);
     assert_non_null(strstr(error_message(), "4095 bytes"));
-    assert_int_equal(truncate(path, 4096 + 250), 0); /* two rows and a half; the header is now zeros behind 4095 */
+    assert_int_equal(truncate(path, 4096 + 250),
+                     0); /* two rows and a half; the header is now zeros behind 4095 */
     assert_int_equal(reopen(COLUMN_READ, &column), 0);
     assert_int_equal(column.rows, 2);
     column_close(&column);

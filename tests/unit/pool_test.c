@@ -46,7 +46,8 @@ static void open_pool(enum pool_mode mode, struct pool *pool)
     assert_int_equal(pool_open(folder, &layout, mode, pool), 0);
 }
 
-/* Fills every byte of a row with values of that row alone, so that rows or columns which overlap are found. */
+/* Fills every byte of a row with values of that row alone, so that rows or columns which overlap are found.
+ */
 static void fill_row(struct pool *pool, uint64_t row)
 {
     int mark = (int)(row * 7 % 250) + 1;
@@ -103,7 +104,8 @@ static void rows_keep_their_values(void **state)
         assert_row(&pool, row);
     assert_ptr_equal((char *)pool_embedding(&pool, 0) + 39 * pool_embedding_stride_bytes(&pool),
                      pool_embedding(&pool, 39));
-    assert_ptr_equal((char *)pool_tally(&pool, 0) + 39 * pool_tally_stride_bytes(&pool), pool_tally(&pool, 39));
+    assert_ptr_equal((char *)pool_tally(&pool, 0) + 39 * pool_tally_stride_bytes(&pool),
+                     pool_tally(&pool, 39));
     pool_close(&pool);
 
     uint64_t horizon, system_identifier;
@@ -132,17 +134,18 @@ static void each_mode_writes_its_own_columns_only(void **state)
 {
     (void)state;
     static const int writable[][POOL_COLUMNS] = {
-        [POOL_READ] = {0},
-        [POOL_WORKER] = {0, 0, 0, 1, 1, 1, 1, 1},
-        [POOL_READ_WRITE] = {1, 1, 1, 1, 1, 1, 1, 1},
+        [POOL_READ] = {0 },
+        [POOL_WORKER] = { 0, 0, 0, 1, 1, 1, 1, 1},
+        [POOL_READ_WRITE] = { 1, 1, 1, 1, 1, 1, 1, 1},
     };
     struct pool owner, pool;
     open_pool(POOL_READ_WRITE, &owner);
     assert_int_equal(pool_grow(&owner, 1), 0);
     for (int mode = POOL_READ; mode <= POOL_READ_WRITE; mode++) {
         open_pool((enum pool_mode)mode, &pool);
-        void *rows[POOL_COLUMNS] = {pool_identity(&pool, 0),  pool_state(&pool, 0),  pool_tally(&pool, 0),
-                                    pool_pixels(&pool, 0),    pool_embedding(&pool, 0), pool_embedding_version(&pool, 0),
+        void *rows[POOL_COLUMNS] = {pool_identity(&pool, 0),  pool_state(&pool, 0),
+                                    pool_tally(&pool, 0),     pool_pixels(&pool, 0),
+                                    pool_embedding(&pool, 0), pool_embedding_version(&pool, 0),
                                     pool_detail(&pool, 0),    pool_score(&pool, 0)};
         for (int i = 0; i < POOL_COLUMNS; i++)
             assert_int_equal(is_writable(rows[i]), writable[mode][i]);
@@ -151,7 +154,8 @@ static void each_mode_writes_its_own_columns_only(void **state)
     pool_close(&owner);
 }
 
-/* The worker maps, the daemon grows and names a galaxy, the worker embeds it, the daemon reads: in two processes. */
+/* The worker maps, the daemon grows and names a galaxy, the worker embeds it, the daemon reads: in two
+ * processes. */
 static void daemon_and_worker_share_rows(void **state)
 {
     (void)state;
@@ -225,7 +229,8 @@ static void other_layouts_are_refused(void **state)
     assert_int_equal(pool_open(folder, &layout, POOL_WORKER, &pool), ERROR_NOT_FOUND);
 }
 
-/* When some columns grew and one could not, the pool has as many rows as the shortest column, and growing goes on later. */
+/* When some columns grew and one could not, the pool has as many rows as the shortest column, and growing
+ * goes on later. */
 static void growth_that_failed_half_way_is_made_good(void **state)
 {
     (void)state;
@@ -235,7 +240,8 @@ static void growth_that_failed_half_way_is_made_good(void **state)
     signal(SIGXFSZ, SIG_IGN);
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
     limit = before;
-    limit.rlim_cur = 4096 + 80 * COLUMN_STEP_ROWS; /* enough for 64 bytes of identity, too little for pixels */
+    limit.rlim_cur =
+        4096 + 80 * COLUMN_STEP_ROWS; /* enough for 64 bytes of identity, too little for pixels */
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
     int result = pool_grow(&pool, 1);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
@@ -253,7 +259,8 @@ static void growth_that_failed_half_way_is_made_good(void **state)
     pool_close(&pool);
 }
 
-/* --- split ------------------------------------------------------------------------------------------------- */
+/* --- split -------------------------------------------------------------------------------------------------
+ */
 
 static void split_has_the_shares_asked_for(void **state)
 {
@@ -286,10 +293,12 @@ static void split_never_changes(void **state)
     static const struct {
         const char *id_str;
         double place;
-    } ids[] = {{"0",                                                                0.099653462},
-               {"587722981742084144",                                               0.596852414},
-               {"J235601.89+073123.0",                                              0.097133957},
-               {"a long identifier of some survey with more than forty characters", 0.326478474}};
+    } ids[] = {
+        {"0",                                                                0.099653462},
+        {"587722981742084144",                                               0.596852414},
+        {"J235601.89+073123.0",                                              0.097133957},
+        {"a long identifier of some survey with more than forty characters", 0.326478474}
+    };
     for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
         assert_int_equal(split_of(ids[i].id_str, ids[i].place * 1.0001), SPLIT_VALIDATION);
         assert_int_equal(split_of(ids[i].id_str, ids[i].place * 0.9999), SPLIT_GATE);
