@@ -8,26 +8,33 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define IMAGE_SIDE_MIN       32
-#define IMAGE_SIDE_MAX       16384
-#define IMAGE_PIXELS_MAX     (64ul << 20) /* width x height: bounds the memory of one decoder at 0.2 GB */
+#define IMAGE_SIDE_MIN 32
+#define IMAGE_SIDE_MAX 16384
+#define IMAGE_PIXELS_MAX                                                                                     \
+    (64ul << 20) /* width x height; a decoder takes 0.2 GB for it, 0.7 for progressive JPEG */
 #define IMAGE_FILE_BYTES_MAX ((size_t)64 << 20)
 
 /*
  * Decodes the largest central square of the image and brings it to side x side by area averaging.
- *   pixels  [side][side][channels] OUTPUT; channels 1: grey = unweighted mean of the colour channels; 3: red,
- * green, blue Alpha is ignored. ERROR_NOT_FOUND for an absent file; ERROR_INPUT with a reason a person
- * understands for one that is no image, is damaged or cut short (a decoder's warning is enough), or is
- * smaller than 32 or larger than 16,384 pixels on a side or IMAGE_PIXELS_MAX in all; ERROR_LIMIT above
- * IMAGE_FILE_BYTES_MAX; ERROR_SYSTEM for one that cannot be read. `pixels` is written on success only. Safe
- * in several threads at once.
+ *
+ *   pixels  [side][side][channels] OUTPUT, written on success only; channels 1: grey, the unweighted mean of
+ *           the colours; channels 3: red, green, blue. Alpha is ignored.
+ *
+ * ERROR_NOT_FOUND for an absent file. ERROR_INPUT with a reason a person understands for one that is no
+ * image, is damaged or cut short (a decoder's warning is enough), is smaller than IMAGE_SIDE_MIN, or larger
+ * than IMAGE_SIDE_MAX or IMAGE_PIXELS_MAX. ERROR_LIMIT above IMAGE_FILE_BYTES_MAX; ERROR_SYSTEM for one that
+ * cannot be read. Several threads may call it at once.
  */
 int image_load(const char *path, int side, int channels, uint8_t *pixels);
 
 /*
  * Area average: each output pixel is the mean of the source area it covers, fractions of pixels included;
- * also defined for enlarging. Takes the square `source_side` at (left, top) of a row-major image. source
- * [height][width][source_channels] with width given; the channels are averaged when channels == 1
+ * also defined for enlarging. Takes the square of `source_side` pixels at (left, top).
+ *
+ *   source  [height][width][source_channels]; the channels are averaged when channels == 1
+ *   pixels  [side][side][channels] OUTPUT
+ *
+ * ERROR_SYSTEM without memory.
  */
 int image_resize(const uint8_t *source, int width, int left, int top, int source_side, int source_channels,
                  int side, int channels, uint8_t *pixels);
