@@ -8,10 +8,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define IMAGE_SIDE_MIN 32
-#define IMAGE_SIDE_MAX 16384
-#define IMAGE_PIXELS_MAX                                                                                     \
-    (64ul << 20) /* width x height; a decoder takes 0.2 GB for it, 0.7 for progressive JPEG */
+#define IMAGE_SIDE_MIN       32
+#define IMAGE_SIDE_MAX       16384
+#define IMAGE_PIXELS_MAX     (64ul << 20) /* a decoder takes 0.2 GB for it, 0.7 GB if progressive */
 #define IMAGE_FILE_BYTES_MAX ((size_t)64 << 20)
 
 /*
