@@ -371,8 +371,7 @@ int catalogue_next(struct catalogue *catalogue, struct catalogue_row *row)
     return result ? complain(catalogue, result) : 1;
 }
 
-/* --- the checking pass
- * -------------------------------------------------------------------------------------- */
+/* --- the checking pass --------------------------------------------------------------------------- */
 
 struct seen {
     uint64_t hash;

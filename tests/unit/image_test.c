@@ -1,5 +1,4 @@
-/* Images: every kind of PNG and JPEG gives the pixels it shows, resizing is exact, and no bytes do any harm.
- */
+/* Images: every kind of PNG and JPEG gives the pixels it shows, resizing is exact, and no bytes do harm. */
 #include "base/error.h"
 #include "connectors/image.h"
 #include "connectors/png_write.h"
@@ -45,8 +44,7 @@ static uint8_t shade(int x, int y, int channel)
     return (uint8_t)(channel == 0 ? 40 + 3 * x : channel == 1 ? 20 + 5 * y : 200 - 2 * x - 2 * y);
 }
 
-/* --- resizing
- * ------------------------------------------------------------------------------------------------ */
+/* --- resizing ------------------------------------------------------------------------------------ */
 
 /* The mean over each output pixel of the source repeated `side` times along both axes: exact in integers. */
 static double repeated_mean(const uint8_t *source, int width, int left, int top, int source_side,
@@ -121,8 +119,7 @@ static void resize_of_known_pictures(void **state)
     assert_memory_equal(pixels, ((uint8_t[]){0, 0, 0}), 3);
 }
 
-/* --- PNG
- * ----------------------------------------------------------------------------------------------------- */
+/* --- PNG ----------------------------------------------------------------------------------------- */
 
 struct png_kind {
     int depth, colour, interlaced, transparent;
@@ -268,8 +265,22 @@ static void written_png_is_read_back(void **state)
     }
 }
 
-/* --- JPEG
- * ---------------------------------------------------------------------------------------------------- */
+static void upright_pictures_are_cut_at_both_ends(void **state)
+{
+    (void)state;
+    uint8_t pixels[50 * 32], back[32 * 32];
+    struct bytes png;
+    for (int i = 0; i < 50 * 32; i++)
+        pixels[i] = (uint8_t)(i / 32);
+    assert_int_equal(png_write(32, 50, 1, pixels, &png.bytes, &png.length), 0);
+    store(png.bytes, png.length);
+    free(png.bytes);
+    assert_int_equal(image_load(path, 32, 1, back), 0);
+    assert_int_equal(back[0], 9);
+    assert_int_equal(back[32 * 32 - 1], 40);
+}
+
+/* --- JPEG ---------------------------------------------------------------------------------------- */
 
 enum jpeg_kind { JPEG_COLOUR, JPEG_GREY, JPEG_PROGRESSIVE, JPEG_CMYK, JPEG_MANY_SCANS, JPEG_KINDS };
 
@@ -338,8 +349,7 @@ static void jpegs_are_read(void **state)
     }
 }
 
-/* --- what is refused
- * ----------------------------------------------------------------------------------------- */
+/* --- what is refused ----------------------------------------------------------------------------- */
 
 static void assert_refused(int code, const char *message)
 {
@@ -526,6 +536,7 @@ int main(void)
         cmocka_unit_test(resize_of_known_pictures),
         cmocka_unit_test(every_kind_of_png_is_read),
         cmocka_unit_test(written_png_is_read_back),
+        cmocka_unit_test(upright_pictures_are_cut_at_both_ends),
         cmocka_unit_test(jpegs_are_read),
         cmocka_unit_test(each_refusal_has_its_reason),
         cmocka_unit_test(every_cut_is_noticed),

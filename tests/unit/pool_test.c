@@ -259,8 +259,7 @@ static void growth_that_failed_half_way_is_made_good(void **state)
     pool_close(&pool);
 }
 
-/* --- split -------------------------------------------------------------------------------------------------
- */
+/* --- split --------------------------------------------------------------------------------------- */
 
 static void split_has_the_shares_asked_for(void **state)
 {
@@ -328,6 +327,34 @@ static void input_is_the_central_square_over_255(void **state)
     assert_float_equal(whole[0], 0, 0);
 }
 
+/* Each view worked out by hand on the picture 1 2 / 3 4. */
+static void eight_views_of_a_picture(void **state)
+{
+    (void)state;
+    static const float picture[] = {1, 2, 3, 4};
+    static const float views[8][4] = {
+        {1, 2, 3, 4},
+        {3, 4, 1, 2},
+        {2, 1, 4, 3},
+        {4, 3, 2, 1},
+        {1, 3, 2, 4},
+        {2, 4, 1, 3},
+        {3, 1, 4, 2},
+        {4, 2, 3, 1}
+    };
+    for (int view = 0; view < 8; view++) {
+        float output[4], coloured[12], colours[12];
+        input_view(picture, 2, 1, view, output);
+        for (int i = 0; i < 4; i++)
+            assert_float_equal(output[i], views[view][i], 0);
+        for (int i = 0; i < 12; i++)
+            colours[i] = picture[i / 3] + 10 * (float)(i % 3);
+        input_view(colours, 2, 3, view, coloured);
+        for (int i = 0; i < 12; i++)
+            assert_float_equal(coloured[i], views[view][i / 3] + 10 * (float)(i % 3), 0);
+    }
+}
+
 static int make_folder(void **state)
 {
     (void)state;
@@ -351,6 +378,7 @@ int main(void)
         cmocka_unit_test(split_has_the_shares_asked_for),
         cmocka_unit_test(split_never_changes),
         cmocka_unit_test(input_is_the_central_square_over_255),
+        cmocka_unit_test(eight_views_of_a_picture),
     };
     return cmocka_run_group_tests_name("pool", tests, make_folder, remove_folder);
 }
