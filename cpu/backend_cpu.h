@@ -1,4 +1,5 @@
-/* The backend for ordinary processors: convolutions by oneDNN, everything else plain loops, one image per thread. */
+/* The backend for ordinary processors: convolutions by oneDNN, everything else plain loops, one image per
+ * thread. */
 #ifndef TRIAGE_CPU_BACKEND_CPU_H
 #define TRIAGE_CPU_BACKEND_CPU_H
 

@@ -1,12 +1,13 @@
 /*
  * Nets on oneDNN 2.x: the one file that knows dnnl.h. A net becomes a list of steps on channels-last tensors:
  * convolutions (batch norm folded in, swish as the convolution's post-op) by oneDNN, squeeze-and-excitation,
- * additions and pooling by plain loops. Each worker thread has its own buffers, stream and scratchpad and takes whole
- * images, which on processors beats a team of threads on one batch. Not for training.
+ * additions and pooling by plain loops. Each worker thread has its own buffers, stream and scratchpad and
+ * takes whole images, which on processors beats a team of threads on one batch. Not for training.
  */
 #include "cpu/net.h"
 #include "base/error.h"
 
+#include <assert.h>
 #include <math.h>
 #include <oneapi/dnnl/dnnl.h>
 #include <omp.h>
@@ -19,21 +20,23 @@ struct step {
     enum step_kind kind;
     const struct layer *layer;
     int in_side, out_side;
-    size_t out_floats;       /* of one image */
-    dnnl_primitive_t conv;   /* STEP_CONV */
+    size_t out_floats;     /* of one image */
+    dnnl_primitive_t conv; /* STEP_CONV */
     dnnl_memory_desc_t source, target, weights_layout, bias_layout, scratch_layout;
     dnnl_memory_t weights, bias;
-    float *values;           /* STEP_SE: the layer's parameters, expand weights transposed to [reduced][in] */
+    float *values; /* STEP_SE: the layer's parameters, expand weights transposed to [reduced][in] */
     int source_slot, target_slot, add_slot; /* which buffers of the worker it reads and writes */
 };
 
-#define SLOTS 4 /* buffers per worker: two to alternate, one for a residual kept, one spare */
+#define SLOTS        4    /* buffers per worker: two to alternate, two for residuals */
+#define CHANNELS_MAX 4096 /* of one layer */
+#define SMALL_FLOATS (4 * CHANNELS_MAX)
 
 struct lane { /* what one worker thread owns */
     dnnl_stream_t stream;
     float *slot[SLOTS];
     void *scratch;
-    float *small; /* squeeze-and-excitation */
+    float *small; /* [SMALL_FLOATS] for squeeze-and-excitation and pooling */
 };
 
 struct plan {
@@ -50,15 +53,19 @@ struct plan {
 
 static int check(dnnl_status_t status, const char *what)
 {
-    return status == dnnl_success ? 0 : error_set(ERROR_SYSTEM, "oneDNN cannot %s (status %d)", what, (int)status);
+    return status == dnnl_success
+               ? 0
+               : error_set(ERROR_SYSTEM, "oneDNN cannot %s (status %d)", what, (int)status);
 }
 
-/* --- compiling ---------------------------------------------------------------------------------------------- */
+/* --- compiling
+ * ---------------------------------------------------------------------------------------------- */
 
 /* scale[c] = gamma / sqrt(variance + epsilon), shift[c] = beta - mean * scale. */
 static void norm_factors(const float *norm, int channels, float epsilon, float *scale, float *shift)
 {
-    const float *gamma = norm, *beta = norm + channels, *mean = norm + 2 * channels, *variance = norm + 3 * channels;
+    const float *gamma = norm, *beta = norm + channels, *mean = norm + 2 * channels,
+                *variance = norm + 3 * channels;
     for (int c = 0; c < channels; c++) {
         scale[c] = gamma[c] / sqrtf(variance[c] + epsilon);
         shift[c] = beta[c] - mean[c] * scale[c];
@@ -73,8 +80,8 @@ static int conv_descriptor(struct plan *plan, struct step *step, int fuse_swish,
     int after = (out_side - 1) * layer->stride + layer->kernel - step->in_side - before;
     dnnl_dims_t source = {1, layer->in, step->in_side, step->in_side};
     dnnl_dims_t target = {1, layer->out, out_side, out_side};
-    dnnl_dims_t weights = {layer->groups, layer->out / layer->groups, layer->in / layer->groups, layer->kernel,
-                           layer->kernel};
+    dnnl_dims_t weights = {layer->groups, layer->out / layer->groups, layer->in / layer->groups,
+                           layer->kernel, layer->kernel};
     dnnl_dims_t bias = {layer->out}, strides = {layer->stride, layer->stride};
     dnnl_dims_t low = {before, before}, high = {after > 0 ? after : 0, after > 0 ? after : 0};
     dnnl_memory_desc_t source_layout, target_layout, weights_layout;
@@ -127,7 +134,8 @@ static int place_weights(struct plan *plan, struct step *step, const float *weig
                                  grouped ? dnnl_goihw : dnnl_oihw);
     dnnl_status_t status = dnnl_memory_create(&source, &plain, plan->engine, scaled);
     if (status == dnnl_success)
-        status = dnnl_memory_create(&step->weights, &step->weights_layout, plan->engine, DNNL_MEMORY_ALLOCATE);
+        status =
+            dnnl_memory_create(&step->weights, &step->weights_layout, plan->engine, DNNL_MEMORY_ALLOCATE);
     if (status == dnnl_success)
         status = dnnl_reorder_primitive_desc_create(&descriptor, &plain, plan->engine, &step->weights_layout,
                                                     plan->engine, NULL);
@@ -136,7 +144,10 @@ static int place_weights(struct plan *plan, struct step *step, const float *weig
     if (status == dnnl_success)
         status = dnnl_stream_create(&stream, plan->engine, dnnl_stream_default_flags);
     if (status == dnnl_success) {
-        dnnl_exec_arg_t arguments[] = {{DNNL_ARG_FROM, source}, {DNNL_ARG_TO, step->weights}};
+        dnnl_exec_arg_t arguments[] = {
+            {DNNL_ARG_FROM, source       },
+            {DNNL_ARG_TO,   step->weights}
+        };
         status = dnnl_primitive_execute(reorder, stream, 2, arguments);
         dnnl_stream_wait(stream);
     }
@@ -149,13 +160,12 @@ static int place_weights(struct plan *plan, struct step *step, const float *weig
 }
 
 /* One convolution; `norm` (may be NULL) is folded in, `fuse_swish` becomes the post-op. */
-static int compile_conv(struct plan *plan, struct step *step, const float *weights, const float *norm, int fuse_swish)
+static int compile_conv(struct plan *plan, struct step *step, const float *weights, const float *norm,
+                        int fuse_swish)
 {
     const struct layer *layer = step->layer;
-    float scale[2048], shift[2048];
+    float scale[CHANNELS_MAX], shift[CHANNELS_MAX];
     dnnl_primitive_desc_t descriptor = NULL;
-    if (layer->out > 2048)
-        return error_set(ERROR_LIMIT, "a layer of %d channels; at most 2048", layer->out);
     int result = conv_descriptor(plan, step, fuse_swish, norm != NULL, &descriptor);
     if (result)
         return result;
@@ -174,15 +184,17 @@ static int compile_conv(struct plan *plan, struct step *step, const float *weigh
         result = place_weights(plan, step, weights, norm ? scale : NULL);
     if (!result && norm) {
         void *bias;
-        result = check(dnnl_memory_create(&step->bias, &step->bias_layout, plan->engine, DNNL_MEMORY_ALLOCATE),
-                       "make a bias");
+        result =
+            check(dnnl_memory_create(&step->bias, &step->bias_layout, plan->engine, DNNL_MEMORY_ALLOCATE),
+                  "make a bias");
         if (!result && dnnl_memory_get_data_handle(step->bias, &bias) == dnnl_success)
             memcpy(bias, shift, (size_t)layer->out * sizeof *shift);
     }
     return result;
 }
 
-/* Squeeze-and-excitation keeps its parameters; the second matrix transposed, so that both run along memory. */
+/* Squeeze-and-excitation keeps its parameters; the second matrix transposed, so that both run along memory.
+ */
 static int compile_se(struct step *step, const float *parameters)
 {
     size_t in = (size_t)step->layer->in, reduced = (size_t)step->layer->reduced;
@@ -208,15 +220,16 @@ static int is_kept(const struct net *net, int layer)
     return 0;
 }
 
-/* Buffers: 0 and 1 alternate; 2 and 3 hold residuals that a later addition reads (two, as one addition's output may be
- * the next one's input). */
+/* Buffers: 0 and 1 alternate; 2 and 3 hold residuals that a later addition reads (two, as one addition's
+ * output may be the next one's input). */
 static void assign_slots(struct plan *plan)
 {
     int current = 0, kept_layer = -1, kept = 2;
     for (int i = 0; i < plan->steps; i++) {
         struct step *step = &plan->step[i];
-        int index = (int)(step->layer - plan->net.layer), in_place = step->kind == STEP_SE || step->kind == STEP_SWISH ||
-                                                                     step->kind == STEP_NORM || step->kind == STEP_ADD;
+        int index = (int)(step->layer - plan->net.layer),
+            in_place = step->kind == STEP_SE || step->kind == STEP_SWISH || step->kind == STEP_NORM ||
+                       step->kind == STEP_ADD;
         step->source_slot = current;
         step->add_slot = kept_layer >= 0 ? kept : 0;
         if (is_kept(&plan->net, index)) {
@@ -238,13 +251,14 @@ static int open_lanes(struct plan *plan)
         return error_set(ERROR_SYSTEM, "out of memory for a plan");
     for (int i = 0; i < plan->lanes; i++) {
         struct lane *lane = &plan->lane[i];
-        int result = check(dnnl_stream_create(&lane->stream, plan->engine, dnnl_stream_default_flags), "make a stream");
+        int result = check(dnnl_stream_create(&lane->stream, plan->engine, dnnl_stream_default_flags),
+                           "make a stream");
         if (result)
             return result;
         for (int s = 0; s < SLOTS; s++)
             lane->slot[s] = aligned_alloc(64, (plan->slot_floats * sizeof(float) + 127) / 64 * 64);
         lane->scratch = aligned_alloc(64, (plan->scratch_bytes + 127) / 64 * 64);
-        lane->small = malloc(3 * 4096 * sizeof *lane->small);
+        lane->small = malloc(SMALL_FLOATS * sizeof *lane->small);
         for (int s = 0; s < SLOTS; s++)
             if (!lane->slot[s] || !lane->scratch || !lane->small)
                 return error_set(ERROR_SYSTEM, "out of memory for the buffers of compute thread %d", i);
@@ -285,7 +299,8 @@ static int compile_step(struct plan *plan, int *index, const float **parameters,
     if (layer->kind == LAYER_CONV) {
         const float *norm = NULL;
         int swish = 0;
-        if (fold && last + 1 < net->layers && net->layer[last + 1].kind == LAYER_BATCH_NORM && !is_kept(net, last)) {
+        if (fold && last + 1 < net->layers && net->layer[last + 1].kind == LAYER_BATCH_NORM &&
+            !is_kept(net, last)) {
             norm = *parameters;
             *parameters += layer_parameter_count(&net->layer[++last]);
             if (last + 1 < net->layers && net->layer[last + 1].kind == LAYER_SWISH && !is_kept(net, last))
@@ -307,10 +322,29 @@ static int compile_step(struct plan *plan, int *index, const float **parameters,
     return result;
 }
 
+/* What the buffers allow: one residual open at a time, which ends in an addition. Nets are built by this
+ * program. */
+static int check_net(const struct net *net)
+{
+    int open = -1;
+    for (int i = 0; i < net->layers; i++) {
+        const struct layer *layer = &net->layer[i];
+        assert(layer->kind != LAYER_ADD || (layer->from == open && layer->from < i - 1));
+        open = is_kept(net, i) ? i : open;
+        if (layer->in > CHANNELS_MAX || layer->out > CHANNELS_MAX || layer->reduced > CHANNELS_MAX)
+            return error_set(ERROR_LIMIT, "layer %s of %s is wider than %d channels", layer->name, net->name,
+                             CHANNELS_MAX);
+    }
+    return 0;
+}
+
 /* `fold` 0 keeps batch norm and swish as steps of their own, for calibration. */
 static int build_plan(struct workers *workers, const struct net *net, const float *parameters, int fold,
                       struct plan **ret_plan)
 {
+    int side = net->side, result = check_net(net);
+    if (result)
+        return result;
     struct plan *plan = calloc(1, sizeof *plan);
     if (!plan)
         return error_set(ERROR_SYSTEM, "out of memory for a plan");
@@ -318,7 +352,7 @@ static int build_plan(struct workers *workers, const struct net *net, const floa
     plan->workers = workers;
     plan->net = *net;
     plan->slot_floats = (size_t)net->side * (size_t)net->side * (size_t)net->channels;
-    int side = net->side, result = check(dnnl_engine_create(&plan->engine, dnnl_cpu, 0), "start");
+    result = check(dnnl_engine_create(&plan->engine, dnnl_cpu, 0), "start");
     for (int i = 0; i < net->layers && !result; i++)
         result = compile_step(plan, &i, &parameters, &side, fold);
     if (!result) {
@@ -333,7 +367,8 @@ static int build_plan(struct workers *workers, const struct net *net, const floa
     return 0;
 }
 
-int cpu_compile(struct workers *workers, const struct net *net, const float *parameters, struct plan **ret_plan)
+int cpu_compile(struct workers *workers, const struct net *net, const float *parameters,
+                struct plan **ret_plan)
 {
     return build_plan(workers, net, parameters, 1, ret_plan);
 }
@@ -360,7 +395,8 @@ void cpu_free_plan(struct plan *plan)
     free(plan);
 }
 
-/* --- running ------------------------------------------------------------------------------------------------ */
+/* --- running
+ * ------------------------------------------------------------------------------------------------ */
 
 static int run_conv(const struct plan *plan, const struct step *step, struct lane *lane, const float *source,
                     float *target)
@@ -372,11 +408,13 @@ static int run_conv(const struct plan *plan, const struct step *step, struct lan
     if (status == dnnl_success)
         status = dnnl_memory_create(&scratch, &step->scratch_layout, plan->engine, lane->scratch);
     if (status == dnnl_success) {
-        dnnl_exec_arg_t arguments[] = {{DNNL_ARG_SRC, in},
-                                       {DNNL_ARG_WEIGHTS, step->weights},
-                                       {DNNL_ARG_DST, out},
-                                       {DNNL_ARG_SCRATCHPAD, scratch},
-                                       {DNNL_ARG_BIAS, step->bias}};
+        dnnl_exec_arg_t arguments[] = {
+            {DNNL_ARG_SRC,        in           },
+            {DNNL_ARG_WEIGHTS,    step->weights},
+            {DNNL_ARG_DST,        out          },
+            {DNNL_ARG_SCRATCHPAD, scratch      },
+            {DNNL_ARG_BIAS,       step->bias   }
+        };
         status = dnnl_primitive_execute(step->conv, lane->stream, step->bias ? 5 : 4, arguments);
         dnnl_stream_wait(lane->stream);
     }
@@ -386,12 +424,22 @@ static int run_conv(const struct plan *plan, const struct step *step, struct lan
     return status != dnnl_success;
 }
 
-static void mean_over_pixels(const float *values, size_t pixels, size_t channels, float *mean)
+#define PIXELS_AT_ONCE 64 /* summed apart, so that rounding does not grow with the number of pixels */
+
+/* part  [channels] room for the partial sums */
+static void mean_over_pixels(const float *values, size_t pixels, size_t channels, float *restrict part,
+                             float *restrict mean)
 {
     memset(mean, 0, channels * sizeof *mean);
-    for (size_t p = 0; p < pixels; p++)
+    for (size_t first = 0; first < pixels; first += PIXELS_AT_ONCE) {
+        size_t end = first + PIXELS_AT_ONCE < pixels ? first + PIXELS_AT_ONCE : pixels;
+        memset(part, 0, channels * sizeof *part);
+        for (size_t p = first; p < end; p++)
+            for (size_t c = 0; c < channels; c++)
+                part[c] += values[p * channels + c];
         for (size_t c = 0; c < channels; c++)
-            mean[c] += values[p * channels + c];
+            mean[c] += part[c];
+    }
     for (size_t c = 0; c < channels; c++)
         mean[c] /= (float)pixels;
 }
@@ -408,8 +456,8 @@ static void run_se(const struct step *step, struct lane *lane, const float *sour
     size_t pixels = (size_t)step->out_side * (size_t)step->out_side;
     const float *reduce = step->values, *reduce_bias = reduce + in * reduced, *expand = reduce_bias + reduced;
     const float *expand_bias = expand + in * reduced;
-    float *mean = lane->small, *narrow = mean + 4096, *gate = narrow + 4096;
-    mean_over_pixels(source, pixels, in, mean);
+    float *mean = lane->small, *narrow = mean + CHANNELS_MAX, *gate = narrow + CHANNELS_MAX;
+    mean_over_pixels(source, pixels, in, gate + CHANNELS_MAX, mean);
     for (size_t r = 0; r < reduced; r++) {
         float sum = 0;
         for (size_t c = 0; c < in; c++)
@@ -459,7 +507,8 @@ static int run_step(const struct plan *plan, const struct step *step, struct lan
             target[i] = source[i] + added[i];
         return 0;
     case STEP_POOL:
-        mean_over_pixels(source, (size_t)step->in_side * (size_t)step->in_side, (size_t)step->layer->out, target);
+        mean_over_pixels(source, (size_t)step->in_side * (size_t)step->in_side, (size_t)step->layer->out,
+                         lane->small, target);
         return 0;
     }
     return 1;
@@ -482,7 +531,8 @@ static void run_image(void *context, long item, int worker)
     for (int i = 0; i < plan->steps; i++) {
         const struct step *step = &plan->step[i];
         const float *source = i ? lane->slot[step->source_slot] : run->images + (size_t)item * input_floats;
-        failed |= run_step(plan, step, lane, source, lane->slot[step->add_slot], lane->slot[step->target_slot]);
+        failed |=
+            run_step(plan, step, lane, source, lane->slot[step->add_slot], lane->slot[step->target_slot]);
     }
     size_t outputs = plan->step[plan->steps - 1].out_floats;
     memcpy(run->outputs + (size_t)item * outputs, lane->slot[plan->output_slot], outputs * sizeof(float));
@@ -498,9 +548,11 @@ int cpu_forward(struct plan *plan, const float *images, size_t count, float *out
     return plan->status ? error_set(ERROR_SYSTEM, "oneDNN failed while running %s", plan->net.name) : 0;
 }
 
-/* --- calibration -------------------------------------------------------------------------------------------- */
+/* --- calibration
+ * -------------------------------------------------------------------------------------------- */
 
-/* The whole batch goes through one step at a time, so that a batch norm can look at all images before the next. */
+/* The whole batch goes through one step at a time, so that a batch norm can look at all images before the
+ * next. */
 struct calibration {
     struct plan *plan;
     const struct step *step;
@@ -541,7 +593,8 @@ static void store_statistics(const struct statistics *statistics, size_t c, doub
     values[channels + c] = (float)((double)parameters[channels + c] - mean * scale);
 }
 
-/* Mean and variance of a few channels over images and pixels: stored unbiased, applied biased, as PyTorch in training. */
+/* Mean and variance of a few channels over images and pixels: stored unbiased, applied biased, as PyTorch in
+ * training. */
 static void take_statistics(void *context, long item, int worker)
 {
     const struct statistics *statistics = context;
@@ -563,10 +616,12 @@ static void take_statistics(void *context, long item, int worker)
         store_statistics(statistics, first + c, mean[c], squares[c]);
 }
 
-static void calibrate_norm(struct plan *plan, struct step *step, const float *values, size_t count, float *parameters)
+static void calibrate_norm(struct plan *plan, struct step *step, const float *values, size_t count,
+                           float *parameters)
 {
     size_t channels = (size_t)step->layer->out;
-    struct statistics statistics = {plan, step, values, count * step->out_floats / channels, channels, parameters};
+    struct statistics statistics = {plan,     step,      values, count * step->out_floats / channels,
+                                    channels, parameters};
     workers_run(plan->workers, take_statistics, &statistics,
                 (long)((channels + STATISTICS_CHANNELS - 1) / STATISTICS_CHANNELS));
 }
@@ -575,6 +630,8 @@ int cpu_calibrate(struct workers *workers, const struct net *net, const float *i
                   float *parameters)
 {
     struct plan *plan;
+    if (count == 0)
+        return error_set(ERROR_INPUT, "calibrating %s needs at least one image", net->name);
     int result = build_plan(workers, net, parameters, 0, &plan);
     if (result)
         return result;
@@ -583,8 +640,9 @@ int cpu_calibrate(struct workers *workers, const struct net *net, const float *i
     float *buffer[3] = {malloc(buffer_floats * sizeof(float)), malloc(buffer_floats * sizeof(float)), NULL};
     int kept_layer = -1, at = 0;
     if (!buffer[0] || !buffer[1])
-        result = error_set(ERROR_SYSTEM, "out of memory for calibrating on %zu images: lower trunk.calibration_images",
-                           count);
+        result =
+            error_set(ERROR_SYSTEM,
+                      "out of memory for calibrating on %zu images: lower trunk.calibration_images", count);
     else
         memcpy(buffer[0], images, count * input_floats * sizeof(float));
     struct calibration calibration = {.plan = plan, .from_floats = input_floats};

@@ -1,19 +1,27 @@
-/* EfficientNet-B0 (Tan & Le 2019, arXiv 1905.11946) as a table of stages, spelt out into layers with timm's names. */
+/* EfficientNet-B0 (Tan & Le 2019, arXiv 1905.11946) as a table of stages, spelt out into layers with timm's
+ * names. */
 #include "model/net.h"
 
 #include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
-/* Inverted residual blocks: `repeats` of them, the first with `stride`; `expand` is the widening of the input. */
+/* Inverted residual blocks: `repeats` of them, the first with `stride`; `expand` is the widening of the
+ * input. */
 static const struct stage {
     int repeats, kernel, stride, expand, out;
 } stages[] = {
-    {1, 3, 1, 1, 16}, {2, 3, 2, 6, 24}, {2, 5, 2, 6, 40}, {3, 3, 2, 6, 80},
-    {3, 5, 1, 6, 112}, {4, 5, 2, 6, 192}, {1, 3, 1, 6, 320},
+    {1, 3, 1, 1, 16 },
+    {2, 3, 2, 6, 24 },
+    {2, 5, 2, 6, 40 },
+    {3, 3, 2, 6, 80 },
+    {3, 5, 1, 6, 112},
+    {4, 5, 2, 6, 192},
+    {1, 3, 1, 6, 320},
 };
 
-static struct layer *add(struct net *net, enum layer_kind kind, const char *prefix, const char *name, int in, int out)
+static struct layer *add(struct net *net, enum layer_kind kind, const char *prefix, const char *name, int in,
+                         int out)
 {
     assert(net->layers < NET_LAYERS_MAX);
     struct layer *layer = &net->layer[net->layers++];
@@ -22,8 +30,8 @@ static struct layer *add(struct net *net, enum layer_kind kind, const char *pref
     return layer;
 }
 
-static void add_conv(struct net *net, const char *prefix, const char *name, int in, int out, int kernel, int stride,
-                     int groups)
+static void add_conv(struct net *net, const char *prefix, const char *name, int in, int out, int kernel,
+                     int stride, int groups)
 {
     struct layer *layer = add(net, LAYER_CONV, prefix, name, in, out);
     layer->kernel = kernel;

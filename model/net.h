@@ -1,9 +1,10 @@
 /*
  * A convolutional network as a table of layers: the description a backend compiles, and nothing that runs.
  *
- * Tensors are channels-last. Each layer reads the output of the layer before it; LAYER_ADD also reads the output
- * of layer `from`. Parameters are one float array in table order, each layer's tensors in the order given below,
- * which is also the order of timm's state_dict, so names and offsets can be derived from the table.
+ * Tensors are channels-last. Each layer reads the output of the layer before it; LAYER_ADD also reads the
+ * output of layer `from`. Parameters are one float array in table order, each layer's tensors in the order
+ * given below, which is also the order of timm's state_dict, so names and offsets can be derived from the
+ * table.
  */
 #ifndef TRIAGE_MODEL_NET_H
 #define TRIAGE_MODEL_NET_H
@@ -15,7 +16,8 @@ enum layer_kind {
     LAYER_CONV,       /* parameters: weight [out][in / groups][kernel][kernel]; no bias */
     LAYER_BATCH_NORM, /* weight, bias, running_mean, running_var, each [out] */
     LAYER_SWISH,      /* x * sigmoid(x) */
-    LAYER_SE,         /* squeeze and excitation: conv_reduce weight [reduced][in], bias; conv_expand weight [in][reduced], bias */
+    LAYER_SE,         /* squeeze and excitation: conv_reduce weight [reduced][in], bias; conv_expand weight
+                         [in][reduced], bias */
     LAYER_ADD,        /* plus the output of layer `from` */
     LAYER_POOL,       /* global mean over height and width */
 };
@@ -47,7 +49,8 @@ struct net {
     struct layer layer[NET_LAYERS_MAX];
 };
 
-/* EfficientNet-B0 up to global pooling (Tan & Le 2019), timm conventions: 1280 outputs; 4,048,988 parameters with 1 channel. */
+/* EfficientNet-B0 up to global pooling (Tan & Le 2019), timm conventions: 1280 outputs; 4,048,988 parameters
+ * with 1 channel. */
 void net_efficientnet_b0(int channels, int side, struct net *ret_net);
 
 /* Floats of all parameters, batch-norm statistics included. */
@@ -59,7 +62,8 @@ size_t layer_parameter_count(const struct layer *layer);
 /* Output height = width of a convolution on `side` pixels, and the pixels of padding in front. */
 int layer_output_side(const struct net *net, const struct layer *layer, int side, int *ret_before);
 
-/* Convolutions N(0, sqrt(2 / (kernel^2 * out / groups))), gamma 1, beta 0, mean 0, variance 1; from the counter RNG. */
+/* Convolutions N(0, sqrt(2 / (kernel^2 * out / groups))), gamma 1, beta 0, mean 0, variance 1; from the
+ * counter RNG. */
 void net_random_parameters(const struct net *net, uint64_t seed, float *parameters);
 
 /* One tensor of the parameter array, under timm's name. */

@@ -18,7 +18,6 @@ struct relation {
 struct loading {
     struct schema *schema;
     struct relation relation[SCHEMA_QUESTIONS_MAX];
-    const char *path;
 };
 
 static int check_name(const char *name, const char *what)
@@ -28,8 +27,8 @@ static int check_name(const char *name, const char *what)
     if (strlen(name) >= SCHEMA_NAME_BYTES)
         return error_set(ERROR_LIMIT, "name of %s longer than %d characters", what, SCHEMA_NAME_BYTES - 1);
     for (const char *at = name; *at; at++)
-        if (!isalnum((unsigned char)*at) && !strchr(".-", *at))
-            return error_set(ERROR_INPUT, "'%s': names consist of letters, digits, '-' and '.'", name);
+        if (!isalnum((unsigned char)*at) && !strchr(".-_", *at))
+            return error_set(ERROR_INPUT, "'%s': names consist of letters, digits, '.', '-' and '_'", name);
     return 0;
 }
 
@@ -57,8 +56,8 @@ static int add_answer(struct schema *schema, struct question *question, const ch
     if (result)
         return result;
     if (schema->answers == SCHEMA_ANSWERS_MAX || question->count == SCHEMA_PER_QUESTION)
-        return error_set(ERROR_LIMIT, "more than %d answers in all, or %d to one question", SCHEMA_ANSWERS_MAX,
-                         SCHEMA_PER_QUESTION);
+        return error_set(ERROR_LIMIT, "more than %d answers in all, or %d to one question",
+                         SCHEMA_ANSWERS_MAX, SCHEMA_PER_QUESTION);
     struct answer *answer = &schema->answer[schema->answers];
     memcpy(answer->name, name, strlen(name) + 1); /* check_name() has looked at the length */
     char column[sizeof answer->column];
@@ -99,49 +98,53 @@ static int take_answer(void *context, const char *item)
     return add_answer(schema, &schema->question[schema->questions - 1], item);
 }
 
+/* A value given once, kept as text. */
+static int keep_text(char *kept, size_t size, const char *key, const char *value)
+{
+    if (*kept)
+        return error_set(ERROR_INPUT, "'%s' given twice", key);
+    if (strlen(value) >= size)
+        return error_set(ERROR_LIMIT, "'%s' longer than %zu characters", key, size - 1);
+    memcpy(kept, value, strlen(value) + 1);
+    return 0;
+}
+
 static int on_schema_key(struct schema *schema, const char *key, const char *value)
 {
-    if (strcmp(key, "name") == 0) {
-        int result = *value ? 0 : error_set(ERROR_INPUT, "the schema has no name");
-        if (!result)
-            snprintf(schema->name, sizeof schema->name, "%s", value);
-        return result;
+    if (strcmp(key, "description") == 0)
+        return keep_text(schema->description, sizeof schema->description, key, value);
+    if (strcmp(key, "name") != 0)
+        return error_set(ERROR_INPUT, "unknown key '%s' in [schema]: name or description", key);
+    int result = check_name(value, "the schema");
+    return result ? result : keep_text(schema->name, sizeof schema->name, key, value);
+}
+
+static int on_question_key(struct loading *loading, const char *key, const char *value)
+{
+    struct schema *schema = loading->schema;
+    struct relation *relation = &loading->relation[schema->questions - 1];
+    if (strcmp(key, "answers") == 0)
+        return schema->question[schema->questions - 1].count ? error_set(ERROR_INPUT, "'answers' given twice")
+                                                             : for_each_item(value, take_answer, schema);
+    if (strcmp(key, "depends_on") == 0)
+        return keep_text(relation->depends_on, sizeof relation->depends_on, key, value);
+    if (strcmp(key, "asked_after") == 0) {
+        if (relation->has_asked_after)
+            return error_set(ERROR_INPUT, "'asked_after' given twice");
+        relation->has_asked_after = 1; /* even when empty: asked at the start */
+        return keep_text(relation->asked_after, sizeof relation->asked_after, key, value);
     }
-    if (strcmp(key, "description") == 0) {
-        snprintf(schema->description, sizeof schema->description, "%s", value);
-        return 0;
-    }
-    return error_set(ERROR_INPUT, "unknown key '%s' in [schema]: name or description", key);
+    return error_set(ERROR_INPUT, "unknown key '%s': answers, depends_on or asked_after", key);
 }
 
 static int on_entry(void *context, const char *section, const char *key, const char *value, int line)
 {
     struct loading *loading = context;
-    struct schema *schema = loading->schema;
     if (strcmp(section, "schema") == 0)
-        return key ? on_schema_key(schema, key, value) : 0;
+        return key ? on_schema_key(loading->schema, key, value) : 0;
     if (strncmp(section, "question ", 9) != 0)
         return error_set(ERROR_INPUT, "unknown section [%s]: [schema] or [question NAME]", section);
-    if (!key)
-        return begin_question(loading, section + 9, line);
-    struct relation *relation = &loading->relation[schema->questions - 1];
-    if (strcmp(key, "answers") == 0)
-        return schema->question[schema->questions - 1].count
-                   ? error_set(ERROR_INPUT, "answers given twice")
-                   : for_each_item(value, take_answer, schema);
-    if (strcmp(key, "depends_on") == 0)
-        return snprintf(relation->depends_on, sizeof relation->depends_on, "%s", value) <
-                       (int)sizeof relation->depends_on
-                   ? 0
-                   : error_set(ERROR_LIMIT, "depends_on is too long");
-    if (strcmp(key, "asked_after") == 0) {
-        relation->has_asked_after = 1;
-        return snprintf(relation->asked_after, sizeof relation->asked_after, "%s", value) <
-                       (int)sizeof relation->asked_after
-                   ? 0
-                   : error_set(ERROR_LIMIT, "asked_after is too long");
-    }
-    return error_set(ERROR_INPUT, "unknown key '%s': answers, depends_on or asked_after", key);
+    return key ? on_question_key(loading, key, value) : begin_question(loading, section + 9, line);
 }
 
 struct asked_after {
@@ -155,8 +158,12 @@ static int take_asked_after(void *context, const char *item)
     int answer = schema_find_column(asked->schema, item);
     if (answer < 0)
         return error_set(ERROR_INPUT, "asked_after names '%s', which is no answer of this schema", item);
-    if (asked->schema->answer[answer].question >= (int)(asked->question - asked->schema->question))
-        return error_set(ERROR_INPUT, "asked_after names '%s', an answer of a later question", item);
+    if (asked->schema->answer[answer].question == (int)(asked->question - asked->schema->question))
+        return error_set(ERROR_INPUT, "question '%s' is asked after its own answer '%s'",
+                         asked->question->name, item);
+    for (int i = 0; i < asked->question->asked_after_count; i++)
+        if (asked->question->asked_after[i] == answer)
+            return error_set(ERROR_INPUT, "asked_after names '%s' twice", item);
     if (asked->question->asked_after_count == SCHEMA_ASKED_AFTER_MAX)
         return error_set(ERROR_LIMIT, "asked_after holds at most %d answers", SCHEMA_ASKED_AFTER_MAX);
     asked->question->asked_after[asked->question->asked_after_count++] = answer;
@@ -171,15 +178,50 @@ static int resolve_question(struct schema *schema, int index, const struct relat
     if (relation->depends_on[0]) {
         question->parent = schema_find_column(schema, relation->depends_on);
         if (question->parent < 0 || question->parent >= question->first)
-            return error_set(ERROR_INPUT, "question '%s' depends on '%s', which is no answer of an earlier question",
+            return error_set(ERROR_INPUT,
+                             "question '%s' depends on '%s', which is no answer of an earlier question",
                              question->name, relation->depends_on);
     }
     struct asked_after asked = {schema, question};
-    return for_each_item(relation->has_asked_after ? relation->asked_after : relation->depends_on, take_asked_after,
-                         &asked);
+    return for_each_item(relation->has_asked_after ? relation->asked_after : relation->depends_on,
+                         take_asked_after, &asked);
 }
 
-static void hash_schema(struct schema *schema)
+/* A question that must come before this one and that `settled` does not hold yet, or -1. */
+static int unsettled_before(const struct schema *schema, int question, const char *settled)
+{
+    for (int i = 0; i < schema->question[question].asked_after_count; i++) {
+        int before = schema->answer[schema->question[question].asked_after[i]].question;
+        if (!settled[before])
+            return before;
+    }
+    return -1;
+}
+
+/* Returns a question that can only be asked after itself, through others, or -1. */
+static int find_cycle(const struct schema *schema)
+{
+    char settled[SCHEMA_QUESTIONS_MAX] = {0};
+    int changed = 1, at = -1;
+    while (changed) {
+        changed = 0;
+        at = -1;
+        for (int q = 0; q < schema->questions; q++) {
+            if (settled[q])
+                continue;
+            if (unsettled_before(schema, q, settled) < 0)
+                changed = settled[q] = 1;
+            else
+                at = q;
+        }
+    }
+    for (int i = 0; i < schema->questions && at >= 0; i++) /* what only hangs on the cycle leads into it */
+        at = unsettled_before(schema, at, settled);
+    return at;
+}
+
+/* Of one unambiguous text: one line per question, names without spaces, relations as answer numbers. */
+static int hash_schema(struct schema *schema)
 {
     struct text text = text_new(1 << 20);
     for (int q = 0; q < schema->questions; q++) {
@@ -187,12 +229,16 @@ static void hash_schema(struct schema *schema)
         text_append(&text, "%s parent %d after", question->name, question->parent);
         for (int i = 0; i < question->asked_after_count; i++)
             text_append(&text, " %d", question->asked_after[i]);
+        text_append(&text, " answers");
         for (int a = question->first; a < question->first + question->count; a++)
             text_append(&text, " %s", schema->answer[a].name);
         text_append(&text, "\n");
     }
-    hash_text(text.bytes, text.length, schema->hash);
+    int result = text_error(&text);
+    if (!result)
+        hash_text(text.bytes, text.length, schema->hash);
     text_free(&text);
+    return result;
 }
 
 int schema_load(const char *path, struct schema *ret_schema)
@@ -202,7 +248,6 @@ int schema_load(const char *path, struct schema *ret_schema)
     memset(&schema, 0, sizeof schema);
     memset(&loading, 0, sizeof loading);
     loading.schema = &schema;
-    loading.path = path;
     int result = ini_read(path, on_entry, &loading);
     for (int q = 0; q < schema.questions && !result; q++) {
         result = resolve_question(&schema, q, &loading.relation[q]);
@@ -213,11 +258,14 @@ int schema_load(const char *path, struct schema *ret_schema)
         return result;
     if (!schema.questions || !schema.name[0])
         return error_set(ERROR_INPUT, "%s: a schema needs a name and at least one question", path);
-    if (schema.question[0].parent >= 0)
-        return error_set(ERROR_INPUT, "%s: the first question must be a root", path);
-    hash_schema(&schema);
-    *ret_schema = schema;
-    return 0;
+    int cycle = find_cycle(&schema);
+    if (cycle >= 0)
+        return error_set(ERROR_INPUT, "%s:%d: question '%s' is asked only after itself: change asked_after",
+                         path, loading.relation[cycle].line, schema.question[cycle].name);
+    result = hash_schema(&schema);
+    if (!result)
+        *ret_schema = schema;
+    return result;
 }
 
 int schema_find_answer(const struct schema *schema, const char *question, const char *answer)

@@ -4,11 +4,12 @@
  * Answers are numbered 0..answers-1 in file order; those of one question are contiguous. Outside the model an
  * answer is always known by name: its column is "<question>_<answer>", as in Zoobot's catalogues.
  *
- * A question has two relations to earlier answers:
- *   parent       Zoobot's depends_on: the one answer whose probability gates the question in the model's arithmetic
- *                (-1 for a root). Zoobot's quirks are kept, so that numbers compare.
- *   asked_after  the answers after which volunteers really saw the question (empty = asked at the start). Used by
- *                the simulator and for walking valid trees.
+ * A question has two relations to answers of other questions:
+ *   parent       Zoobot's depends_on: the one answer, of an earlier question, whose probability gates the
+ *                question in the model's arithmetic (-1 for a root). Zoobot's quirks are kept, so that
+ * numbers compare. asked_after  the answers after any of which volunteers really saw the question (empty =
+ * asked at the start), of any other question, without cycles. Used by the simulator and for walking valid
+ *                trees.
  *
  * File format (etc/schemas/NAME.ini):
  *   [schema]
@@ -19,7 +20,8 @@
  *   [question disk-edge-on]
  *   answers = yes, no
  *   depends_on = smooth-or-featured_featured-or-disk
- *   asked_after = smooth-or-featured_featured-or-disk      (optional; defaults to depends_on)
+ *   asked_after = smooth-or-featured_featured-or-disk      (optional list; defaults to depends_on)
+ * Names consist of letters, digits, '.', '-' and '_'. An empty asked_after means asked at the start.
  */
 #ifndef TRIAGE_MODEL_SCHEMA_H
 #define TRIAGE_MODEL_SCHEMA_H
@@ -57,7 +59,10 @@ struct schema {
     char hash[HASH_TEXT_BYTES]; /* of names, order and relations; goes into models, pool and feed */
 };
 
-/* Loads and validates. Parents must be answers of earlier questions; names unique. Messages name file and line. */
+/*
+ * Loads and validates: ERROR_INPUT or ERROR_LIMIT with file and line, ERROR_NOT_FOUND without a file; on any
+ * error `ret_schema` is untouched.
+ */
 int schema_load(const char *path, struct schema *ret_schema);
 
 /* Index of the answer, or -1 if the question or the answer is unknown. */

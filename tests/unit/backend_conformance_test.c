@@ -1,0 +1,525 @@
+/*
+ * One suite over every backend that runs nets: each kind of layer in a net of its own, small whole nets, then
+ * EfficientNet-B0, against plain loops in double precision. Errors are relative to the largest reference
+ * value.
+ */
+#include "base/error.h"
+#include "base/philox.h"
+#include "cpu/backend_cpu.h"
+#include "tests/support/reference_backend.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define SEED 20240229u
+
+static const struct backend *const backends[] = {&backend_cpu};
+#define BACKENDS (sizeof backends / sizeof *backends)
+
+static const char *const kind_names[] = {"conv", "batch norm", "swish", "squeeze and excitation",
+                                         "add",  "pool"};
+
+/* Relative error allowed after one layer of each kind. */
+static const double tolerance[] = {
+    [LAYER_CONV] = 2e-6, [LAYER_BATCH_NORM] = 1e-6, [LAYER_SWISH] = 1e-6,
+    [LAYER_SE] = 2e-6,   [LAYER_ADD] = 1e-6,        [LAYER_POOL] = 1e-6,
+};
+#define TOLERANCE_SMALL_NET 1e-5
+#define TOLERANCE_B0        2e-5
+
+static float uniform(uint32_t stream, size_t element)
+{
+    return philox_uniform(philox(SEED, (uint32_t)element, stream, 0, 0).word[0]);
+}
+
+static float *random_images(const struct net *net, size_t count, uint32_t stream)
+{
+    size_t floats = count * (size_t)net->side * (size_t)net->side * (size_t)net->channels;
+    float *images = malloc(floats * sizeof *images);
+    for (size_t i = 0; i < floats; i++)
+        images[i] = uniform(stream, i);
+    return images;
+}
+
+/* Random weights, and batch norms and biases that differ from channel to channel. */
+static float *random_parameters(const struct net *net)
+{
+    float *parameters = malloc((net_parameter_count(net) + 1) * sizeof *parameters);
+    struct net_tensor *tensor = calloc(4 * NET_LAYERS_MAX, sizeof *tensor);
+    int tensors = net_tensors(net, tensor, 4 * NET_LAYERS_MAX);
+    net_random_parameters(net, SEED, parameters);
+    for (int t = 0; t < tensors; t++) {
+        const char *last = strrchr(tensor[t].name, '.');
+        for (size_t i = 0; i < tensor[t].count && tensor[t].rank == 1; i++) {
+            float value = uniform(1000 + (uint32_t)t, i);
+            int spread = strcmp(last, ".weight") == 0 || strcmp(last, ".running_var") == 0;
+            parameters[tensor[t].offset + i] = spread ? 0.5f + value : value - 0.5f;
+        }
+    }
+    free(tensor);
+    return parameters;
+}
+
+static size_t output_floats(const struct net *net)
+{
+    int side = net->side, before;
+    for (int i = 0; i < net->layers; i++)
+        side = layer_output_side(net, &net->layer[i], side, &before);
+    return (size_t)side * (size_t)side * (size_t)net->layer[net->layers - 1].out;
+}
+
+static float *run(const struct backend *backend, int threads, const struct net *net, const float *parameters,
+                  const float *images, size_t count)
+{
+    struct backend_context *context;
+    struct plan *plan;
+    float *outputs = malloc(count * output_floats(net) * sizeof *outputs);
+    memset(outputs, 0xff, count * output_floats(net) * sizeof *outputs);
+    assert_int_equal(backend->open(threads, &context), 0);
+    assert_int_equal(backend->compile(context, net, parameters, &plan), 0);
+    assert_int_equal(backend->forward(plan, images, count, outputs), 0);
+    backend->free_plan(plan);
+    backend->close(context);
+    return outputs;
+}
+
+/* Largest error over largest value; infinite where anything is not finite. */
+static double relative_error(const float *have, const float *want, size_t count)
+{
+    double error = 0, largest = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (!isfinite(have[i]) || !isfinite(want[i]))
+            return INFINITY;
+        error = fmax(error, fabs((double)have[i] - (double)want[i]));
+        largest = fmax(largest, fabs((double)want[i]));
+    }
+    return largest > 0 ? error / largest : INFINITY; /* an oracle of zeros would prove nothing */
+}
+
+static void assert_same_forward(const struct net *net, size_t count, double allowed)
+{
+    float *parameters = random_parameters(net), *images = random_images(net, count, 1);
+    float *want = run(&backend_reference, 1, net, parameters, images, count);
+    for (size_t b = 0; b < BACKENDS; b++) {
+        float *have = run(backends[b], 2, net, parameters, images, count);
+        double error = relative_error(have, want, count * output_floats(net));
+        if (!(error <= allowed))
+            fail_msg("%s: %s, side %d, %zu images: error %g, allowed %g", backends[b]->name, net->name,
+                     net->side, count, error, allowed);
+        free(have);
+    }
+    free(want);
+    free(images);
+    free(parameters);
+}
+
+static struct layer *add_layer(struct net *net, enum layer_kind kind, int in, int out)
+{
+    struct layer *layer = &net->layer[net->layers];
+    *layer = (struct layer){.kind = kind, .in = in, .out = out, .kernel = 1, .stride = 1, .groups = 1};
+    snprintf(layer->name, sizeof layer->name, "layer%d", net->layers++);
+    return layer;
+}
+
+static void add_conv(struct net *net, int in, int out, int kernel, int stride, int groups)
+{
+    struct layer *layer = add_layer(net, LAYER_CONV, in, out);
+    layer->kernel = kernel;
+    layer->stride = stride;
+    layer->groups = groups;
+}
+
+static void begin_net(struct net *net, const char *name, int channels, int side, enum padding padding)
+{
+    memset(net, 0, sizeof *net);
+    snprintf(net->name, sizeof net->name, "%s", name);
+    net->channels = channels;
+    net->side = side;
+    net->padding = padding;
+    net->epsilon = 1e-3f;
+}
+
+/* --- one layer --------------------------------------------------------------------------------------------
+ */
+
+static const int sides[] = {1, 2, 5, 7, 12, 33};
+static const size_t batches[] = {1, 7};
+
+static void on_all_sides(struct net *net)
+{
+    for (size_t s = 0; s < sizeof sides / sizeof *sides; s++)
+        for (size_t b = 0; b < 2; b++)
+            for (int padding = 0; padding < 2; padding++) {
+                net->side = sides[s];
+                net->padding = padding ? PADDING_SAME : PADDING_SYMMETRIC;
+                assert_same_forward(net, batches[b], tolerance[net->layer[net->layers - 1].kind]);
+            }
+}
+
+static void convolutions(void **state)
+{
+    static const struct {
+        int in, out, kernel, stride, groups;
+    } cases[] = {
+        {1,  8,  3, 2, 1 },
+        {3,  32, 3, 2, 1 },
+        {3,  5,  3, 1, 1 },
+        {16, 96, 1, 1, 1 },
+        {24, 7,  1, 1, 1 },
+        {40, 24, 1, 2, 1 },
+        {6,  10, 5, 2, 1 },
+        {6,  10, 5, 1, 1 },
+        {32, 32, 3, 1, 32},
+        {20, 20, 3, 2, 20},
+        {24, 24, 5, 1, 24},
+        {48, 48, 5, 2, 48},
+        {7,  7,  5, 2, 7 },
+        {1,  1,  3, 1, 1 },
+    };
+    struct net net;
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        begin_net(&net, kind_names[LAYER_CONV], cases[i].in, 1, PADDING_SYMMETRIC);
+        add_conv(&net, cases[i].in, cases[i].out, cases[i].kernel, cases[i].stride, cases[i].groups);
+        on_all_sides(&net);
+    }
+}
+
+static void other_layers(void **state)
+{
+    static const enum layer_kind kinds[] = {LAYER_BATCH_NORM, LAYER_SWISH, LAYER_POOL};
+    static const int channels[] = {1, 3, 16, 37};
+    struct net net;
+    (void)state;
+    for (size_t k = 0; k < 3; k++)
+        for (size_t c = 0; c < 4; c++) {
+            begin_net(&net, kind_names[kinds[k]], channels[c], 1, PADDING_SYMMETRIC);
+            add_layer(&net, kinds[k], channels[c], channels[c]);
+            on_all_sides(&net);
+        }
+}
+
+static void squeeze_and_excitation(void **state)
+{
+    static const int shapes[][2] = {
+        {4,   1},
+        {1,   1},
+        {37,  3},
+        {96,  4},
+        {144, 6}
+    };
+    struct net net;
+    (void)state;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        begin_net(&net, kind_names[LAYER_SE], shapes[i][0], 1, PADDING_SYMMETRIC);
+        add_layer(&net, LAYER_SE, shapes[i][0], shapes[i][0])->reduced = shapes[i][1];
+        on_all_sides(&net);
+    }
+}
+
+/* Swish far from zero: neither overflow nor NaN, and the tails are right. */
+static void swish_far_from_zero(void **state)
+{
+    static const float images[] = {-1e30f, -200,  -90, -88,     -20, 0, 20, 88,
+                                   200,    1e30f, -1,  -1e-30f, 1,   3, 5,  7};
+    struct net net;
+    float nothing = 0;
+    (void)state;
+    begin_net(&net, "swish", 1, 4, PADDING_SYMMETRIC);
+    add_layer(&net, LAYER_SWISH, 1, 1);
+    for (size_t b = 0; b < BACKENDS; b++) {
+        float *have = run(backends[b], 1, &net, &nothing, images, 1);
+        for (int i = 0; i < 16; i++) {
+            double want = (double)images[i] / (1 + exp(-(double)images[i]));
+            assert_true(fabs((double)have[i] - want) <= 1e-6 * fabs(want) + 1e-30);
+        }
+        free(have);
+    }
+}
+
+/* --- whole nets -------------------------------------------------------------------------------------------
+ */
+
+/* Convolution, then optionally norm and swish, so that every way of folding appears. */
+static void add_unit(struct net *net, int in, int out, int kernel, int stride, int groups, int norm,
+                     int swish)
+{
+    add_conv(net, in, out, kernel, stride, groups);
+    if (norm)
+        add_layer(net, LAYER_BATCH_NORM, out, out);
+    if (swish)
+        add_layer(net, LAYER_SWISH, out, out);
+}
+
+static void add_residual(struct net *net, int channels, int kernel)
+{
+    int start = net->layers - 1;
+    add_unit(net, channels, 3 * channels, 1, 1, 1, 1, 1);
+    add_unit(net, 3 * channels, 3 * channels, kernel, 1, 3 * channels, 1, 1);
+    add_layer(net, LAYER_SE, 3 * channels, 3 * channels)->reduced = 2;
+    add_unit(net, 3 * channels, channels, 1, 1, 1, 1, 0);
+    add_layer(net, LAYER_ADD, channels, channels)->from = start;
+}
+
+/* Stem, two residuals in a row (the first one's sum opens the second), narrowing, one more, top. */
+static void small_net(struct net *net, int channels, int side, enum padding padding)
+{
+    begin_net(net, "small", channels, side, padding);
+    add_unit(net, channels, 12, 3, 2, 1, 1, 1);
+    add_residual(net, 12, 3);
+    add_residual(net, 12, 5);
+    add_unit(net, 12, 12, 5, 2, 12, 1, 1);
+    add_unit(net, 12, 9, 1, 1, 1, 0, 1); /* swish without norm */
+    add_residual(net, 9, 3);
+    add_unit(net, 9, 20, 1, 1, 1, 0, 0);
+    add_layer(net, LAYER_BATCH_NORM, 20, 20);
+    add_layer(net, LAYER_POOL, 20, 20);
+    net->outputs = 20;
+}
+
+/* A residual around a single convolution, opened by a convolution that nothing is folded into. */
+static void bare_net(struct net *net, int side)
+{
+    begin_net(net, "bare", 3, side, PADDING_SAME);
+    add_conv(net, 3, 6, 1, 1, 1);
+    add_conv(net, 6, 6, 3, 1, 1);
+    add_layer(net, LAYER_ADD, 6, 6)->from = 0;
+    add_layer(net, LAYER_BATCH_NORM, 6, 6);
+    add_layer(net, LAYER_SE, 6, 6)->reduced = 1;
+}
+
+static void small_nets(void **state)
+{
+    static const int side[] = {32, 33, 47};
+    struct net net;
+    (void)state;
+    for (int i = 0; i < 3; i++)
+        for (int padding = 0; padding < 2; padding++)
+            for (int channels = 1; channels <= 3; channels += 2) {
+                small_net(&net, channels, side[i], padding ? PADDING_SAME : PADDING_SYMMETRIC);
+                assert_same_forward(&net, 3, TOLERANCE_SMALL_NET);
+                net.layers -= 1; /* without the pool, which would hide a pixel out of place */
+                assert_same_forward(&net, 2, TOLERANCE_SMALL_NET);
+            }
+    bare_net(&net, 9);
+    assert_same_forward(&net, 7, TOLERANCE_SMALL_NET);
+    net.layers = 3; /* ends with the addition */
+    assert_same_forward(&net, 1, TOLERANCE_SMALL_NET);
+}
+
+/* --- calibration ------------------------------------------------------------------------------------------
+ */
+
+static float *calibrated(const struct backend *backend, int threads, const struct net *net,
+                         const float *start, const float *images, size_t count)
+{
+    struct backend_context *context;
+    size_t bytes = net_parameter_count(net) * sizeof(float);
+    float *parameters = malloc(bytes);
+    memcpy(parameters, start, bytes);
+    assert_int_equal(backend->open(threads, &context), 0);
+    assert_int_equal(backend->calibrate(context, net, images, count, parameters), 0);
+    backend->close(context);
+    return parameters;
+}
+
+/* Statistics of every norm agree, tensor by tensor; nothing else has changed. */
+static void assert_same_calibration(const struct net *net, size_t count, double allowed)
+{
+    float *start = random_parameters(net), *images = random_images(net, count, 2);
+    float *want = calibrated(&backend_reference, 1, net, start, images, count);
+    struct net_tensor *tensor = calloc(4 * NET_LAYERS_MAX, sizeof *tensor);
+    int tensors = net_tensors(net, tensor, 4 * NET_LAYERS_MAX);
+    for (size_t b = 0; b < BACKENDS; b++) {
+        float *have = calibrated(backends[b], 2, net, start, images, count);
+        for (int t = 0; t < tensors; t++) {
+            size_t at = tensor[t].offset, values = tensor[t].count;
+            if (!strstr(tensor[t].name, "running_")) {
+                assert_memory_equal(have + at, start + at, values * sizeof(float));
+                continue;
+            }
+            assert_memory_not_equal(have + at, start + at, values * sizeof(float));
+            double error = relative_error(have + at, want + at, values);
+            if (!(error <= allowed))
+                fail_msg("%s: %s of %s: error %g, allowed %g", backends[b]->name, tensor[t].name, net->name,
+                         error, allowed);
+        }
+        free(have);
+    }
+    free(tensor);
+    free(want);
+    free(images);
+    free(start);
+}
+
+static void calibration_of_small_nets(void **state)
+{
+    struct net net;
+    (void)state;
+    small_net(&net, 1, 33, PADDING_SYMMETRIC);
+    assert_same_calibration(&net, 1, TOLERANCE_SMALL_NET);
+    assert_same_calibration(&net, 7, TOLERANCE_SMALL_NET);
+    small_net(&net, 3, 32, PADDING_SAME);
+    assert_same_calibration(&net, 5, TOLERANCE_SMALL_NET);
+    bare_net(&net, 9);
+    assert_same_calibration(&net, 4, TOLERANCE_SMALL_NET);
+}
+
+/* The values 1 .. n have mean (n + 1) / 2 and unbiased variance n (n + 1) / 12. */
+static void calibration_by_hand(void **state)
+{
+    enum { COUNT = 6, SIDE = 5, N = COUNT * SIDE * SIDE };
+    float images[N], start[] = {1, 0, 7, 7};
+    struct net net;
+    (void)state;
+    for (int i = 0; i < N; i++)
+        images[i] = (float)(i * 37 % N + 1); /* 37 and 150 share no factor */
+    begin_net(&net, "norm", 1, SIDE, PADDING_SYMMETRIC);
+    add_layer(&net, LAYER_BATCH_NORM, 1, 1);
+    for (size_t b = 0; b < BACKENDS; b++) {
+        float *have = calibrated(backends[b], 2, &net, start, images, COUNT);
+        assert_float_equal(have[2], (N + 1) / 2.0f, 1e-5f);
+        assert_float_equal(have[3], N * (N + 1) / 12.0f, 1e-3f);
+        free(have);
+    }
+}
+
+/* --- promises ---------------------------------------------------------------------------------------------
+ */
+
+static void same_bits_for_any_threads(void **state)
+{
+    enum { COUNT = 9 };
+    struct net net;
+    (void)state;
+    net_efficientnet_b0(1, 64, &net);
+    float *parameters = random_parameters(&net), *images = random_images(&net, COUNT, 3);
+    for (size_t b = 0; b < BACKENDS; b++) {
+        float *one = calibrated(backends[b], 1, &net, parameters, images, COUNT);
+        float *alone = run(backends[b], 1, &net, one, images, COUNT);
+        for (int threads = 2; threads <= 3; threads++) {
+            float *many = calibrated(backends[b], threads, &net, parameters, images, COUNT);
+            float *together = run(backends[b], threads, &net, one, images, COUNT);
+            assert_memory_equal(one, many, net_parameter_count(&net) * sizeof(float));
+            assert_memory_equal(alone, together, COUNT * 1280 * sizeof(float));
+            free(together);
+            free(many);
+        }
+        float *last = run(backends[b], 2, &net, one, images + (COUNT - 1) * 64 * 64, 1);
+        assert_memory_equal(alone + (COUNT - 1) * 1280, last, 1280 * sizeof(float));
+        free(last);
+        free(alone);
+        free(one);
+    }
+    free(images);
+    free(parameters);
+}
+
+/* A plan keeps its own copy of the parameters, and several live side by side and run again and again. */
+static void plans_stand_alone(void **state)
+{
+    struct net net, other;
+    (void)state;
+    small_net(&net, 1, 33, PADDING_SYMMETRIC);
+    small_net(&other, 3, 32, PADDING_SAME);
+    float *parameters = random_parameters(&net), *images = random_images(&net, 5, 4), have[5 * 20];
+    float *other_parameters = random_parameters(&other);
+    float *want = run(&backend_reference, 1, &net, parameters, images, 5);
+    for (size_t b = 0; b < BACKENDS; b++) {
+        struct backend_context *context;
+        struct plan *plan, *second;
+        float *copy = malloc(net_parameter_count(&net) * sizeof(float));
+        memcpy(copy, parameters, net_parameter_count(&net) * sizeof(float));
+        assert_int_equal(backends[b]->open(2, &context), 0);
+        assert_int_equal(backends[b]->threads(context), 2);
+        assert_int_equal(backends[b]->compile(context, &net, copy, &plan), 0);
+        assert_int_equal(backends[b]->compile(context, &other, other_parameters, &second), 0);
+        memset(copy, 0, net_parameter_count(&net) * sizeof(float));
+        free(copy);
+        for (int again = 0; again < 3; again++) {
+            memset(have, 0, sizeof have);
+            assert_int_equal(backends[b]->forward(plan, images, 5, have), 0);
+            assert_true(relative_error(have, want, 100) <= TOLERANCE_SMALL_NET);
+            assert_int_equal(backends[b]->forward(plan, images, 0, have), 0);
+        }
+        backends[b]->free_plan(second);
+        backends[b]->free_plan(plan);
+        backends[b]->free_plan(NULL);
+        backends[b]->close(context);
+        backends[b]->close(NULL);
+    }
+    free(want);
+    free(other_parameters);
+    free(images);
+    free(parameters);
+}
+
+static void impossible_requests(void **state)
+{
+    struct net net;
+    float parameters[4] = {1, 0, 0, 1}, image = 0;
+    (void)state;
+    for (size_t b = 0; b < BACKENDS; b++) {
+        struct backend_context *context;
+        struct plan *plan = NULL;
+        assert_int_equal(backends[b]->open(1, &context), 0);
+        begin_net(&net, "norm", 1, 1, PADDING_SYMMETRIC);
+        add_layer(&net, LAYER_BATCH_NORM, 1, 1);
+        assert_int_equal(backends[b]->calibrate(context, &net, &image, 0, parameters), ERROR_INPUT);
+        assert_non_null(strstr(error_message(), "at least one image"));
+        begin_net(&net, "wide", 5000, 1, PADDING_SYMMETRIC);
+        add_layer(&net, LAYER_SWISH, 5000, 5000);
+        assert_int_equal(backends[b]->compile(context, &net, parameters, &plan), ERROR_LIMIT);
+        assert_null(plan);
+        backends[b]->close(context);
+    }
+}
+
+static void efficientnet_b0(void **state)
+{
+    struct net net;
+    (void)state;
+    net_efficientnet_b0(1, 64, &net);
+    float *images = random_images(&net, 6, 5), *start = random_parameters(&net);
+    float *parameters = calibrated(&backend_reference, 1, &net, start, images, 6);
+    float *want = run(&backend_reference, 1, &net, parameters, images + 4 * 64 * 64, 2);
+    for (size_t b = 0; b < BACKENDS; b++) {
+        float *have = run(backends[b], 2, &net, parameters, images + 4 * 64 * 64, 2);
+        double error = relative_error(have, want, 2 * 1280);
+        if (!(error <= TOLERANCE_B0))
+            fail_msg("%s: B0: error %g, allowed %g", backends[b]->name, error, TOLERANCE_B0);
+        free(have);
+    }
+    assert_same_calibration(&net, 6, TOLERANCE_B0);
+    free(want);
+    free(parameters);
+    free(start);
+    free(images);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(convolutions),
+        cmocka_unit_test(other_layers),
+        cmocka_unit_test(squeeze_and_excitation),
+        cmocka_unit_test(swish_far_from_zero),
+        cmocka_unit_test(small_nets),
+        cmocka_unit_test(calibration_of_small_nets),
+        cmocka_unit_test(calibration_by_hand),
+        cmocka_unit_test(same_bits_for_any_threads),
+        cmocka_unit_test(plans_stand_alone),
+        cmocka_unit_test(impossible_requests),
+        cmocka_unit_test(efficientnet_b0),
+    };
+    printf("seed %u\n", SEED);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
