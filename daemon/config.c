@@ -45,7 +45,7 @@ static const struct config_key keys[] = {
     {"heads", "count", KEY_INTEGER, 0, FIELD(heads), "5", 1, 16, "heads of the ensemble; fixed for the first model"},
     {"heads", "dropout", KEY_REAL, 0, FIELD(dropout), "0.2", 0, 0.9, "share of the embedding dropped in each pass; fixed for the first model"},
     {"heads", "passes", KEY_INTEGER, 1, FIELD(passes), "30", 1, 1000, "MC-dropout passes over all heads together; a multiple of heads.count"},
-    {"heads", "learning_rate", KEY_REAL, 1, FIELD(learning_rate), "0.001", 1e-7, 1, "AdamW step"},
+    {"heads", "learning_rate", KEY_REAL, 1, FIELD(learning_rate), "0.0003", 1e-7, 1, "AdamW step"},
     {"heads", "weight_decay", KEY_REAL, 1, FIELD(weight_decay), "0.1", 0, 100, "AdamW decay of the weights"},
     {"heads", "batch", KEY_INTEGER, 1, FIELD(batch), "64", 1, 65536, "galaxies per step"},
     {"heads", "epochs_max", KEY_INTEGER, 1, FIELD(epochs_max), "200", 1, 10000, "passes over the labelled galaxies at most, per fit"},

@@ -62,8 +62,8 @@ size_t layer_parameter_count(const struct layer *layer);
 /* Output height = width of a convolution on `side` pixels, and the pixels of padding in front. */
 int layer_output_side(const struct net *net, const struct layer *layer, int side, int *ret_before);
 
-/* Convolutions N(0, sqrt(2 / (kernel^2 * out / groups))), gamma 1, beta 0, mean 0, variance 1; from the
- * counter RNG. */
+/* Convolutions N(0, sqrt(2 / (kernel^2 * out / groups))), gamma 1 (0.2 where a residual branch ends), beta 0, mean 0,
+ * variance 1; from the counter RNG. */
 void net_random_parameters(const struct net *net, uint64_t seed, float *parameters);
 
 /* One tensor of the parameter array, under timm's name. */
