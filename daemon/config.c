@@ -47,6 +47,7 @@ static const struct config_key keys[] = {
     {"heads", "passes", KEY_INTEGER, 1, FIELD(passes), "30", 1, 1000, "MC-dropout passes over all heads together; a multiple of heads.count"},
     {"heads", "learning_rate", KEY_REAL, 1, FIELD(learning_rate), "0.0003", 1e-7, 1, "AdamW step"},
     {"heads", "weight_decay", KEY_REAL, 1, FIELD(weight_decay), "0.1", 0, 100, "AdamW decay of the weights"},
+    {"heads", "warm_start", KEY_REAL, 1, FIELD(warm_start), "0.5", 0, 1, "share of the champion's weights a fit starts from; 0 = afresh, 1 = as they are"},
     {"heads", "batch", KEY_INTEGER, 1, FIELD(batch), "64", 1, 65536, "galaxies per step"},
     {"heads", "epochs_max", KEY_INTEGER, 1, FIELD(epochs_max), "200", 1, 10000, "passes over the labelled galaxies at most, per fit"},
     {"heads", "patience", KEY_INTEGER, 1, FIELD(patience), "20", 1, 10000, "epochs without a better validation loss before a fit stops"},

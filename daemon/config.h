@@ -26,7 +26,7 @@ struct config {
     int64_t threads, embed_chunk, job_timeout_s;
     /* [heads] */
     int64_t heads, passes, epochs_max, patience, batch;
-    double dropout, learning_rate, weight_decay;
+    double dropout, learning_rate, weight_decay, warm_start;
     /* [score] */
     char score_kind[CONFIG_TEXT_BYTES];
     /* [queue] */

@@ -90,39 +90,16 @@ static int first_heads(struct worker *worker, const struct labels *labels, struc
     return 0;
 }
 
-/* Mean NLL per validation galaxy (training ones if there are none) of heads without dropout, or of a constant. */
-static double first_loss(struct worker *worker, const struct labels *labels, const struct head_set *heads,
-                         const float *constant)
-{
-    enum split split = labels->count[SPLIT_VALIDATION] ? SPLIT_VALIDATION : SPLIT_TRAIN;
-    float alpha[SCHEMA_ANSWERS_MAX];
-    double sum = 0;
-    for (size_t i = 0; i < labels->count[split]; i++) {
-        uint64_t row = labels->row[split][i];
-        for (int head = 0; head < (heads ? heads->count : 1); head++) {
-            if (heads)
-                head_concentrations(heads, head, pool_embedding(&worker->pool, row), alpha);
-            sum += likelihood_galaxy(&worker->schema, heads ? alpha : constant, pool_tally(&worker->pool, row)) /
-                   (heads ? heads->count : 1);
-        }
-    }
-    return sum / (double)labels->count[split];
-}
-
-/* A champion of a few early votes can be worse than the constant that more votes give: then training starts there. */
 static int warm_start(struct worker *worker, const struct labels *labels, const struct model *parent,
                       struct head_set *heads)
 {
     float constant[SCHEMA_ANSWERS_MAX];
     struct vote_rows rows = vote_rows_of(worker, labels, SPLIT_TRAIN);
-    int result = head_set_copy(&parent->heads, heads);
+    int result = likelihood_constant_fit(&worker->schema, &rows, LIKELIHOOD_HEAD_LOWER, LIKELIHOOD_HEAD_UPPER, constant);
     if (!result)
-        result =
-            likelihood_constant_fit(&worker->schema, &rows, LIKELIHOOD_HEAD_LOWER, LIKELIHOOD_HEAD_UPPER, constant);
-    if (!result && first_loss(worker, labels, NULL, constant) < first_loss(worker, labels, heads, NULL)) {
-        head_set_reset(heads, constant);
-        heads->step = 0;
-    }
+        result = head_set_copy(&parent->heads, heads);
+    if (!result)
+        head_set_shrink(heads, constant, (float)worker->config.warm_start);
     return result;
 }
 

@@ -93,17 +93,32 @@ void head_set_standardise(struct head_set *heads, const uint16_t *embedding, siz
     }
 }
 
-void head_set_reset(struct head_set *heads, const float *constant_alpha)
+/* The input of alpha() that gives this concentration. */
+static float bias_of(float concentration)
+{
+    double alpha = (double)concentration;
+    alpha = alpha < 1.001 ? 1.001 : alpha > 100.9 ? 100.9 : alpha;
+    return (float)log((alpha - 1) / (101 - alpha));
+}
+
+void head_set_shrink(struct head_set *heads, const float *constant_alpha, float share)
 {
     size_t outputs = (size_t)heads->count * (size_t)heads->answers, inputs = (size_t)heads->inputs;
-    memset(heads->weight, 0, outputs * inputs * sizeof(float));
+    if (share >= 1)
+        return;
+    for (size_t i = 0; i < outputs * inputs; i++)
+        heads->weight[i] = share > 0 ? share * heads->weight[i] : 0;
+    for (size_t i = 0; i < outputs; i++) {
+        float start = bias_of(constant_alpha[i % (size_t)heads->answers]);
+        heads->bias[i] = share > 0 ? share * heads->bias[i] + (1 - share) * start : start;
+    }
     memset(heads->moment1, 0, 2 * outputs * (inputs + 1) * sizeof(float));
     heads->step = 0;
-    for (size_t i = 0; i < outputs; i++) {
-        double alpha = (double)constant_alpha[i % (size_t)heads->answers];
-        alpha = alpha < 1.001 ? 1.001 : alpha > 100.9 ? 100.9 : alpha;
-        heads->bias[i] = (float)log((alpha - 1) / (101 - alpha));
-    }
+}
+
+void head_set_reset(struct head_set *heads, const float *constant_alpha)
+{
+    head_set_shrink(heads, constant_alpha, 0);
 }
 
 void head_concentrations(const struct head_set *heads, int head, const uint16_t *embedding, float *alpha)

@@ -90,6 +90,14 @@ void head_set_standardise(struct head_set *heads, const uint16_t *embedding, siz
 /* Weights 0, bias = inverse of alpha() at the constant concentrations, moments 0. */
 void head_set_reset(struct head_set *heads, const float *constant_alpha);
 
+/*
+ * Where a fit on more labels starts: weights times `share`, biases the same share of the way from the constant's, moments
+ * 0 ("shrink and perturb" of Ash & Adams 2020, arXiv 1910.08475; the masks are the perturbation). Heads that go on from
+ * where early stopping left them have already overfitted the older labels and can learn little from new ones. share 1
+ * keeps them as they are, moments included; 0 equals head_set_reset().
+ */
+void head_set_shrink(struct head_set *heads, const float *constant_alpha, float share);
+
 /* One head's concentrations without dropout: alpha [answers] OUTPUT, NaN where the embedding is not finite.
  * One row at a time; pools go through head_score. */
 void head_concentrations(const struct head_set *heads, int head, const uint16_t *embedding, float *alpha);

@@ -233,6 +233,32 @@ static void reset_heads_predict_the_constant(void **state)
     head_set_free(&copy);
 }
 
+static void shrunk_heads_lie_between_themselves_and_the_constant(void **state)
+{
+    (void)state;
+    const float constant[2] = {26, 51}; /* inputs of alpha(): -ln 3 and 0 */
+    struct head_set heads;
+    assert_int_equal(head_set_new(2, 3, 2, &heads), 0);
+    for (int i = 0; i < 2 * 2 * 3; i++)
+        heads.weight[i] = (float)i;
+    for (int i = 0; i < 4; i++)
+        heads.bias[i] = 2;
+    heads.moment1[1] = heads.moment2[7] = 3;
+    heads.step = 5;
+    head_set_shrink(&heads, constant, 1);
+    assert_true(heads.weight[11] == 11 && heads.bias[3] == 2 && heads.moment2[7] == 3 && heads.step == 5);
+    head_set_shrink(&heads, constant, 0.25f);
+    for (int i = 0; i < 2 * 2 * 3; i++)
+        assert_true(heads.weight[i] == 0.25f * (float)i);
+    for (int i = 0; i < 4; i++)
+        assert_true(fabsf(heads.bias[i] - (i % 2 ? 0.5f : 0.5f - 0.75f * 1.0986123f)) < 1e-6f);
+    assert_true(heads.moment1[1] == 0 && heads.moment2[7] == 0 && heads.step == 0);
+    heads.weight[2] = NAN;
+    head_set_shrink(&heads, constant, 0);
+    assert_true(heads.weight[2] == 0);
+    head_set_free(&heads);
+}
+
 static void fit_agrees_with_the_reference(void **state)
 {
     struct pool *pool = *state;
@@ -715,6 +741,7 @@ int main(void)
         cmocka_unit_test(limits_are_refused),
         cmocka_unit_test(standardised_inputs_have_mean_0_and_deviation_1),
         cmocka_unit_test(reset_heads_predict_the_constant),
+        cmocka_unit_test(shrunk_heads_lie_between_themselves_and_the_constant),
         cmocka_unit_test(fit_agrees_with_the_reference),
         cmocka_unit_test(fit_recovers_known_structure),
         cmocka_unit_test(fit_has_the_same_bits_for_any_thread_count),
