@@ -110,8 +110,7 @@ static int share_is_valid(float share)
 int selector_new(const struct select_request *request, struct selector **ret_selector)
 {
     if (request->queue_size < 1 || request->queue_size > SELECT_SLOTS_MAX)
-        return error_set(ERROR_INPUT, "a queue holds 1 to %d galaxies, not %d", SELECT_SLOTS_MAX,
-                         request->queue_size);
+        return error_set(ERROR_INPUT, "a queue holds 1 to %d galaxies, not %d", SELECT_SLOTS_MAX, request->queue_size);
     if (!share_is_valid(request->holdout_share) || !share_is_valid(request->random_share))
         return error_set(ERROR_INPUT, "shares of the queue lie between 0 and 1");
     struct selector *selector = calloc(1, sizeof *selector);
@@ -198,8 +197,7 @@ static struct allotment allot(const struct selector *selector)
     int rest_count = (int)selector->random[STRATUM_REST].count;
     float random_share = request->cold ? 1 : request->random_share;
     int random_goal =
-        (int)lrintf((float)(slots + request->kept_random + request->kept_active) * random_share) -
-        request->kept_random;
+        (int)lrintf((float)(slots + request->kept_random + request->kept_active) * random_share) - request->kept_random;
     int random = minimum(minimum(slots, random_goal > 0 ? random_goal : 0), rest_count);
     int active = minimum(slots - random, (int)selector->active.count);
     allotment.random[STRATUM_REST] = minimum(slots - active, request->cold || active == 0 ? rest_count : random);

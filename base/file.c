@@ -31,8 +31,8 @@ int file_read(const char *path, size_t limit_bytes, char **ret_bytes, size_t *re
         goto out;
     }
     if ((size_t)info.st_size > limit_bytes) {
-        result = error_set(ERROR_LIMIT, "%s has %lld bytes, more than the limit of %zu", path,
-                           (long long)info.st_size, limit_bytes);
+        result = error_set(ERROR_LIMIT, "%s has %lld bytes, more than the limit of %zu", path, (long long)info.st_size,
+                           limit_bytes);
         goto out;
     }
     size_t wanted = (size_t)info.st_size, have = 0;

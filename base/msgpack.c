@@ -264,9 +264,8 @@ int msgpack_read(const void *bytes, size_t length, size_t values_max, struct msg
     msgpack_unpack_return outcome = msgpack_unpack_next(&body->unpacked, bytes, length, &offset);
     if (outcome != MSGPACK_UNPACK_SUCCESS) {
         msgpack_free(body);
-        return outcome == MSGPACK_UNPACK_NOMEM_ERROR
-                   ? error_set(ERROR_SYSTEM, "out of memory for a MessagePack body")
-                   : error_set(ERROR_INPUT, "MessagePack body is malformed");
+        return outcome == MSGPACK_UNPACK_NOMEM_ERROR ? error_set(ERROR_SYSTEM, "out of memory for a MessagePack body")
+                                                     : error_set(ERROR_INPUT, "MessagePack body is malformed");
     }
     *ret_body = body;
     return 0;
@@ -376,8 +375,8 @@ int msgpack_get_string(const struct msgpack_value *map, const char *key, char *v
     return 0;
 }
 
-int msgpack_get_array(const struct msgpack_value *map, const char *key,
-                      const struct msgpack_value **ret_array, size_t *ret_count)
+int msgpack_get_array(const struct msgpack_value *map, const char *key, const struct msgpack_value **ret_array,
+                      size_t *ret_count)
 {
     const msgpack_object *found = find(map, key);
     if (!found || found->type != MSGPACK_OBJECT_ARRAY)

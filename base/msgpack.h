@@ -71,8 +71,8 @@ int msgpack_get_int(const struct msgpack_value *map, const char *key, int64_t *r
 int msgpack_get_double(const struct msgpack_value *map, const char *key, double *ret_value);
 int msgpack_get_bool(const struct msgpack_value *map, const char *key, int *ret_value);
 int msgpack_get_string(const struct msgpack_value *map, const char *key, char *value, size_t size);
-int msgpack_get_array(const struct msgpack_value *map, const char *key,
-                      const struct msgpack_value **ret_array, size_t *ret_count);
+int msgpack_get_array(const struct msgpack_value *map, const char *key, const struct msgpack_value **ret_array,
+                      size_t *ret_count);
 
 /* Element `index` of an array, which must be below its count. */
 const struct msgpack_value *msgpack_item(const struct msgpack_value *array, size_t index);

@@ -47,7 +47,9 @@ static inline struct philox philox(uint64_t key, uint32_t c0, uint32_t c1, uint3
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }
-    return (struct philox){{c0, c1, c2, c3}};
+    return (struct philox){
+        {c0, c1, c2, c3}
+    };
 }
 
 /* Uniform in [0, 1) with 24 bits. */

@@ -69,8 +69,7 @@ static int take_character(struct catalogue *catalogue, struct cutting *cutting, 
     if (!character)
         return error_set(ERROR_INPUT, "holds a zero byte, so it is not a text file");
     if (cutting->used + 2 > CATALOGUE_LINE_BYTES_MAX)
-        return error_set(ERROR_LIMIT, "line longer than %d bytes; is a quote not closed?",
-                         CATALOGUE_LINE_BYTES_MAX);
+        return error_set(ERROR_LIMIT, "line longer than %d bytes; is a quote not closed?", CATALOGUE_LINE_BYTES_MAX);
     if (cutting->place != QUOTED && character == ',')
         return end_field(catalogue, cutting, 1);
     if (character == '"' && (cutting->place == FIELD_START || cutting->place == QUOTED)) {
@@ -109,8 +108,7 @@ static int read_record(struct catalogue *catalogue)
     if (character == EOF && ferror(catalogue->file))
         return error_set_errno("cannot read %s", catalogue->path);
     if (cutting.place == QUOTED)
-        return complain(catalogue,
-                        error_set(ERROR_INPUT, "a quote is not closed before the end of the file"));
+        return complain(catalogue, error_set(ERROR_INPUT, "a quote is not closed before the end of the file"));
     end_record(catalogue, &cutting);
     return any;
 }
@@ -180,8 +178,7 @@ static int read_header(struct catalogue *catalogue)
     }
     int got = read_record(catalogue);
     if (!got)
-        return error_set(ERROR_INPUT, "%s is empty: a catalogue starts with a line of column names",
-                         catalogue->path);
+        return error_set(ERROR_INPUT, "%s is empty: a catalogue starts with a line of column names", catalogue->path);
     if (got < 0)
         return got;
     int result = take_header(catalogue);
@@ -273,8 +270,7 @@ static int character_bytes(const unsigned char *at)
     if (*at < 0x20 || *at == 0x7f || (*at == 0xc2 && at[1] >= 0x80 && at[1] < 0xa0))
         return -1;
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
-        if (*at < forms[i].low || *at > forms[i].high || at[1] < forms[i].second_low ||
-            at[1] > forms[i].second_high)
+        if (*at < forms[i].low || *at > forms[i].high || at[1] < forms[i].second_low || at[1] > forms[i].second_high)
             continue;
         for (int j = 2; j < forms[i].bytes; j++)
             if ((at[j] & 0xc0) != 0x80)
@@ -345,8 +341,8 @@ static int check_row(const struct catalogue *catalogue, const struct catalogue_r
         for (int i = 0; i < schema->question[q].count; i++)
             sum += row->votes[schema->question[q].first + i];
         if (sum > CATALOGUE_VOTES_MAX)
-            return error_set(ERROR_INPUT, "%llu votes on question %s, at most %d are taken",
-                             (unsigned long long)sum, schema->question[q].name, CATALOGUE_VOTES_MAX);
+            return error_set(ERROR_INPUT, "%llu votes on question %s, at most %d are taken", (unsigned long long)sum,
+                             schema->question[q].name, CATALOGUE_VOTES_MAX);
     }
     return 0;
 }
@@ -362,8 +358,7 @@ int catalogue_next(struct catalogue *catalogue, struct catalogue_row *row)
     *row = (struct catalogue_row){.ra = NAN, .dec = NAN, .votes = catalogue->votes, .line = catalogue->line};
     memset(catalogue->votes, 0, sizeof catalogue->votes);
     if (catalogue->fields != catalogue->columns)
-        result =
-            error_set(ERROR_INPUT, "%d fields, the header has %d", catalogue->fields, catalogue->columns);
+        result = error_set(ERROR_INPUT, "%d fields, the header has %d", catalogue->fields, catalogue->columns);
     for (int i = 0; i < catalogue->columns && !result; i++)
         result = take_field(catalogue, i, row);
     if (!result)
@@ -385,8 +380,7 @@ static int compare_seen(const void *left, const void *right)
 }
 
 /* Copies the id that starts on this line. */
-static int id_on_line(const char *path, const struct schema *schema, long line,
-                      char id_str[CATALOGUE_ID_BYTES_MAX + 1])
+static int id_on_line(const char *path, const struct schema *schema, long line, char id_str[CATALOGUE_ID_BYTES_MAX + 1])
 {
     struct catalogue *catalogue;
     struct catalogue_row row;
@@ -398,9 +392,7 @@ static int id_on_line(const char *path, const struct schema *schema, long line,
     if (result > 0)
         snprintf(id_str, CATALOGUE_ID_BYTES_MAX + 1, "%s", row.id_str);
     catalogue_close(catalogue);
-    return result < 0   ? result
-           : result > 0 ? 0
-                        : error_set(ERROR_INPUT, "%s changed while it was being checked", path);
+    return result < 0 ? result : result > 0 ? 0 : error_set(ERROR_INPUT, "%s changed while it was being checked", path);
 }
 
 /*
@@ -426,8 +418,7 @@ static int find_repeat(const char *path, const struct schema *schema, struct see
         if (result)
             return result;
         if (strcmp(one, other) == 0)
-            return error_set(ERROR_INPUT, "%s:%ld: id_str '%s' is already on line %ld", path, second, one,
-                             first);
+            return error_set(ERROR_INPUT, "%s:%ld: id_str '%s' is already on line %ld", path, second, one, first);
         after = second;
     }
 }

@@ -18,8 +18,7 @@
 struct channel {
     struct socket *socket;
     bool binds;
-    unsigned char
-        stamp[STAMP_BYTES]; /* ours when connecting, the peer's when binding; compares as a number */
+    unsigned char stamp[STAMP_BYTES]; /* ours when connecting, the peer's when binding; compares as a number */
     unsigned char peer[PEER_BYTES_MAX];
     size_t peer_length; /* 0 until a peer has spoken */
     uint64_t generation;
@@ -87,12 +86,10 @@ int channel_send(struct channel *channel, const void *body, size_t length)
 }
 
 /* 1 for a message of the present peer or a newer one, which takes its place; 0 for one of a former peer. */
-static int accept_peer(struct channel *channel, const struct socket_frame *peer,
-                       const struct socket_frame *stamp)
+static int accept_peer(struct channel *channel, const struct socket_frame *peer, const struct socket_frame *stamp)
 {
     if (stamp->length != STAMP_BYTES || peer->length > PEER_BYTES_MAX)
-        return error_set(ERROR_INPUT,
-                         "a message on the worker's channel did not come from a worker: ignored");
+        return error_set(ERROR_INPUT, "a message on the worker's channel did not come from a worker: ignored");
     int order = channel->peer_length ? memcmp(stamp->bytes, channel->stamp, STAMP_BYTES) : 1;
     if (order < 0)
         return 0;
@@ -114,8 +111,8 @@ static int take(struct channel *channel, struct socket_frame *ret_body)
         if (result != 1)
             return result;
         if (count != wanted)
-            return error_set(ERROR_INPUT, "a message on the worker's channel has %d frames, not %d: ignored",
-                             count, wanted);
+            return error_set(ERROR_INPUT, "a message on the worker's channel has %d frames, not %d: ignored", count,
+                             wanted);
         result = channel->binds ? accept_peer(channel, &frames[0], &frames[1]) : 1;
     } while (result == 0);
     *ret_body = frames[wanted - 1];

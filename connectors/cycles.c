@@ -35,24 +35,31 @@ static const char *real(struct numbers *numbers, double value)
 int cycles_send_model(struct database *database, const struct model_row *row, database_done *done, void *context)
 {
     struct numbers numbers = {0};
-    const char *values[] = {whole(&numbers, row->number),      whole(&numbers, row->parent),
-                            whole(&numbers, row->trunk),       row->schema_hash,
-                            whole(&numbers, row->horizon),     whole(&numbers, (uint64_t)row->labels),
-                            real(&numbers, row->holdout_nll),  real(&numbers, row->champion_nll),
-                            real(&numbers, row->constant_nll), row->promoted ? "t" : "f",
+    const char *values[] = {whole(&numbers, row->number),
+                            whole(&numbers, row->parent),
+                            whole(&numbers, row->trunk),
+                            row->schema_hash,
+                            whole(&numbers, row->horizon),
+                            whole(&numbers, (uint64_t)row->labels),
+                            real(&numbers, row->holdout_nll),
+                            real(&numbers, row->champion_nll),
+                            real(&numbers, row->constant_nll),
+                            row->promoted ? "t" : "f",
                             row->reason};
-    return database_send(database,
-                         "INSERT INTO triage.model (number, parent, trunk, schema_hash, horizon, labels, holdout_nll, "
-                         "champion_nll, constant_nll, promoted, reason) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, "
-                         "$11) ON CONFLICT (number) DO NOTHING",
-                         11, values, done, context);
+    return database_send(
+        database,
+        "INSERT INTO triage.model (number, parent, trunk, schema_hash, horizon, labels, holdout_nll, "
+        "champion_nll, constant_nll, promoted, reason) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, "
+        "$11) ON CONFLICT (number) DO NOTHING",
+        11, values, done, context);
 }
 
 int cycles_send_champion(struct database *database, uint32_t model, const char *why)
 {
     struct numbers numbers = {0};
     const char *values[] = {whole(&numbers, model), why};
-    return database_send(database, "INSERT INTO triage.champion_event (model, why) VALUES ($1, $2)", 2, values, NULL, NULL);
+    return database_send(database, "INSERT INTO triage.champion_event (model, why) VALUES ($1, $2)", 2, values, NULL,
+                         NULL);
 }
 
 /* --- the queue as parallel arrays ------------------------------------------------------------------------------- */
@@ -85,7 +92,8 @@ static int print_cell(char *cell, enum queue_column column, const struct queue_e
     }
 }
 
-static char *print_column(struct arena *memory, enum queue_column column, const struct queue_entry *entries, size_t count)
+static char *print_column(struct arena *memory, enum queue_column column, const struct queue_entry *entries,
+                          size_t count)
 {
     char *text = arena_alloc(memory, count * CELL_BYTES + 8), *at = text;
     if (!text)
@@ -119,9 +127,9 @@ int cycles_send_published(struct database *database, uint64_t cycle, database_do
 {
     struct numbers numbers = {0};
     const char *values[] = {whole(&numbers, cycle)};
-    return database_send(database,
-                         "UPDATE triage.cycle SET published_at = clock_timestamp() WHERE number = $1 AND published_at IS NULL", 1,
-                         values, done, context);
+    return database_send(
+        database, "UPDATE triage.cycle SET published_at = clock_timestamp() WHERE number = $1 AND published_at IS NULL",
+        1, values, done, context);
 }
 
 int cycles_send_retract(struct database *database, uint64_t key)
@@ -135,21 +143,23 @@ int cycles_send_quarantine_list(struct database *database, int limit, database_d
 {
     struct numbers numbers = {0};
     const char *values[] = {whole(&numbers, (uint64_t)limit)};
-    return database_send(database,
-                         "SELECT reason || ': ' || CASE reason WHEN 'unknown galaxy' THEN id_str WHEN 'unknown question' THEN "
-                         "question ELSE question || '_' || answer END AS what, count(*) FROM triage.quarantine "
-                         "GROUP BY what ORDER BY count(*) DESC, what LIMIT $1",
-                         1, values, done, context);
+    return database_send(
+        database,
+        "SELECT reason || ': ' || CASE reason WHEN 'unknown galaxy' THEN id_str WHEN 'unknown question' THEN "
+        "question ELSE question || '_' || answer END AS what, count(*) FROM triage.quarantine "
+        "GROUP BY what ORDER BY count(*) DESC, what LIMIT $1",
+        1, values, done, context);
 }
 
 int cycles_send_model_list(struct database *database, int limit, database_done *done, void *context)
 {
     struct numbers numbers = {0};
     const char *values[] = {whole(&numbers, (uint64_t)limit)};
-    return database_send(database,
-                         "SELECT number, parent, labels, holdout_nll, champion_nll, constant_nll, reason FROM triage.model "
-                         "ORDER BY number DESC LIMIT $1",
-                         1, values, done, context);
+    return database_send(
+        database,
+        "SELECT number, parent, labels, holdout_nll, champion_nll, constant_nll, reason FROM triage.model "
+        "ORDER BY number DESC LIMIT $1",
+        1, values, done, context);
 }
 
 /* --- restart ------------------------------------------------------------------------------------------------------ */
@@ -199,11 +209,12 @@ int cycles_restore(struct database *database, struct cycles_state *ret_state, st
     struct database_result *rows;
     int result = restore_numbers(database, ret_state);
     if (!result)
-        result = database_run(database,
-                              "SELECT q.galaxy, q.rank, q.stream, q.probability, q.score, q.total, q.expected, q.model, "
-                              "(extract(epoch FROM q.leased_until) * 1000)::bigint, g.id_str FROM triage.queue q "
-                              "JOIN triage.galaxy g ON g.key = q.galaxy ORDER BY q.rank",
-                              0, NULL, &rows);
+        result =
+            database_run(database,
+                         "SELECT q.galaxy, q.rank, q.stream, q.probability, q.score, q.total, q.expected, q.model, "
+                         "(extract(epoch FROM q.leased_until) * 1000)::bigint, g.id_str FROM triage.queue q "
+                         "JOIN triage.galaxy g ON g.key = q.galaxy ORDER BY q.rank",
+                         0, NULL, &rows);
     if (result)
         return result;
     size_t count = (size_t)database_rows(rows) < limit ? (size_t)database_rows(rows) : limit;

@@ -10,11 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CONNECT_TIMEOUT_S   10
-#define BACK_OFF_MS         250
-#define BACK_OFF_MAX_MS     5000
-#define COPY_BYTES          65536
-#define ASYNC_SETTINGS      "SET statement_timeout = '30s'; SET client_min_messages = warning; LISTEN triage_vote"
+#define CONNECT_TIMEOUT_S 10
+#define BACK_OFF_MS       250
+#define BACK_OFF_MAX_MS   5000
+#define COPY_BYTES        65536
+#define ASYNC_SETTINGS    "SET statement_timeout = '30s'; SET client_min_messages = warning; LISTEN triage_vote"
 
 /* PGresult under another name, so that the header needs no libpq. */
 struct database_result {
@@ -118,11 +118,16 @@ static PGconn *begin(const char *url, bool asynchronous)
 {
     char timeout[16];
     snprintf(timeout, sizeof timeout, "%d", CONNECT_TIMEOUT_S);
-    const char *const keys[] = {"dbname",     "application_name",    "connect_timeout",  "keepalives_idle",
-                                "keepalives_interval", "keepalives_count", "tcp_user_timeout", NULL};
+    const char *const keys[] = {"dbname",
+                                "application_name",
+                                "connect_timeout",
+                                "keepalives_idle",
+                                "keepalives_interval",
+                                "keepalives_count",
+                                "tcp_user_timeout",
+                                NULL};
     const char *const values[] = {url, "triaged", timeout, "10", "5", "3", "20000", NULL};
-    PGconn *connection =
-        asynchronous ? PQconnectStartParams(keys, values, 1) : PQconnectdbParams(keys, values, 1);
+    PGconn *connection = asynchronous ? PQconnectStartParams(keys, values, 1) : PQconnectdbParams(keys, values, 1);
     if (connection)
         PQsetNoticeReceiver(connection, ignore_notice, NULL);
     return connection;
@@ -177,7 +182,12 @@ void database_copy_field(struct text *line, const char *value)
     static const struct {
         char plain;
         const char *escaped;
-    } escapes[] = {{'\\', "\\\\"}, {'\t', "\\t"}, {'\n', "\\n"}, {'\r', "\\r"}};
+    } escapes[] = {
+        {'\\', "\\\\"},
+        {'\t', "\\t" },
+        {'\n', "\\n" },
+        {'\r', "\\r" }
+    };
     if (!value) {
         text_append_bytes(line, "\\N", 2);
         return;
@@ -296,8 +306,8 @@ void database_close(struct database *database)
     free(database);
 }
 
-int database_send(struct database *database, const char *sql, int count, const char *const *values,
-                  database_done *done, void *context)
+int database_send(struct database *database, const char *sql, int count, const char *const *values, database_done *done,
+                  void *context)
 {
     if (database->state != DATABASE_READY)
         return error_set(ERROR_UNAVAILABLE, "the database is away: %s", database->problem);
@@ -370,8 +380,8 @@ static void step_connecting(struct database *database)
     }
     PostgresPollingStatusType status = PQconnectPoll(database->connection);
     if (status == PGRES_POLLING_FAILED || clock_ms() > database->deadline_ms)
-        go_down(database, status == PGRES_POLLING_FAILED ? PQerrorMessage(database->connection)
-                                                         : "no answer within ten seconds");
+        go_down(database,
+                status == PGRES_POLLING_FAILED ? PQerrorMessage(database->connection) : "no answer within ten seconds");
     else if (status == PGRES_POLLING_OK) {
         PQsetnonblocking(database->connection, 1);
         database->settling = PQsendQuery(database->connection, ASYNC_SETTINGS) == 1;

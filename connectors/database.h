@@ -55,8 +55,8 @@ typedef void database_done(void *context, int code, const struct database_result
 int database_start(const char *url, struct database **ret_database);
 
 /* Queues a statement; `done` may be NULL. ERROR_UNAVAILABLE unless ready, ERROR_LIMIT when the queue is full. */
-int database_send(struct database *database, const char *sql, int count, const char *const *values,
-                  database_done *done, void *context);
+int database_send(struct database *database, const char *sql, int count, const char *const *values, database_done *done,
+                  void *context);
 
 int database_descriptor(const struct database *database); /* -1 while there is none */
 short database_poll_events(const struct database *database);
@@ -77,7 +77,7 @@ bool database_take_notice(struct database *database);
 int database_rows(const struct database_result *result);
 const char *database_value(const struct database_result *result, int row, int column); /* NULL = SQL NULL */
 int64_t database_integer(const struct database_result *result, int row, int column);   /* 0 for NULL */
-void database_result_free(struct database_result *result);                            /* NULL is fine */
+void database_result_free(struct database_result *result);                             /* NULL is fine */
 
 /* Elements of an array of integers in text form, "{1,2,3}"; at most `limit`. Returns their number. */
 int database_integers(const char *text, int64_t *values, int limit);

@@ -23,8 +23,7 @@ struct feed_client {
     uint64_t to_lose;
 };
 
-int feed_client_open(const char *publish_endpoint, const char *snapshot_endpoint,
-                     struct feed_client **ret_client)
+int feed_client_open(const char *publish_endpoint, const char *snapshot_endpoint, struct feed_client **ret_client)
 {
     struct socket_options topic = {.kind = SOCKET_SUB,
                                    .endpoint = publish_endpoint,
@@ -44,8 +43,7 @@ int feed_client_open(const char *publish_endpoint, const char *snapshot_endpoint
     client->heard_ms = clock_ms();
     int result = feed_follower_new(PUBLISHER_QUEUE_LIMIT, &client->follower);
     if (!result)
-        result =
-            socket_open(&topic, &client->topic); /* first: what happens during the snapshot then waits here */
+        result = socket_open(&topic, &client->topic); /* first: what happens during the snapshot then waits here */
     if (!result)
         result = socket_open(&requests, &client->requests);
     if (result) {

@@ -13,8 +13,7 @@
 struct feed_client;
 
 /* Connects to both endpoints; the publisher may come later. ERROR_INPUT for an endpoint that is not local. */
-int feed_client_open(const char *publish_endpoint, const char *snapshot_endpoint,
-                     struct feed_client **ret_client);
+int feed_client_open(const char *publish_endpoint, const char *snapshot_endpoint, struct feed_client **ret_client);
 void feed_client_close(struct feed_client *client);
 
 /*

@@ -20,9 +20,8 @@ struct follower_queue {
 
 struct feed_follower {
     enum follower_state state;
-    struct follower_queue held,
-        incoming; /* a snapshot is put together in `incoming` and takes the place of `held` */
-    char former_epoch[HASH_TEXT_BYTES]; /* before a restart of the publisher; leftovers of it may still arrive
+    struct follower_queue held, incoming; /* a snapshot is put together in `incoming` and takes the place of `held` */
+    char former_epoch[HASH_TEXT_BYTES];   /* before a restart of the publisher; leftovers of it may still arrive
                                          */
     struct feed_message message;
     struct feed_follower_counters counters;

@@ -52,7 +52,6 @@ void feed_follower_position(const struct feed_follower *follower, const char **r
 /* Cycle and model of the last ranking applied. */
 void feed_follower_ranking(const struct feed_follower *follower, uint64_t *ret_cycle, uint32_t *ret_model);
 
-void feed_follower_counters(const struct feed_follower *follower,
-                            struct feed_follower_counters *ret_counters);
+void feed_follower_counters(const struct feed_follower *follower, struct feed_follower_counters *ret_counters);
 
 #endif

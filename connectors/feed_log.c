@@ -21,8 +21,7 @@ static int choose_epoch(char epoch[HASH_TEXT_BYTES])
     return 0;
 }
 
-int feed_log_open(const struct publisher_options *options, feed_emit *emit, void *context,
-                  struct feed_log **ret_log)
+int feed_log_open(const struct publisher_options *options, feed_emit *emit, void *context, struct feed_log **ret_log)
 {
     struct feed_log *log = calloc(1, sizeof *log);
     if (!log)
@@ -32,8 +31,7 @@ int feed_log_open(const struct publisher_options *options, feed_emit *emit, void
     log->body = text_new(FEED_BODY_BYTES_MAX);
     int result = choose_epoch(log->epoch);
     if (!result && strlen(options->schema_hash) >= sizeof log->schema)
-        result =
-            error_set(ERROR_INPUT, "the schema's hash has more than %zu characters", sizeof log->schema - 1);
+        result = error_set(ERROR_INPUT, "the schema's hash has more than %zu characters", sizeof log->schema - 1);
     if (!result)
         snprintf(log->schema, sizeof log->schema, "%s", options->schema_hash);
     if (!result)
@@ -64,8 +62,7 @@ void feed_log_close(struct feed_log *log)
 
 static struct feed_header header_of(const struct feed_log *log, uint64_t seq)
 {
-    return (struct feed_header){
-        .epoch = log->epoch, .seq = seq, .schema = log->schema, .unix_ms = clock_unix_ms()};
+    return (struct feed_header){.epoch = log->epoch, .seq = seq, .schema = log->schema, .unix_ms = clock_unix_ms()};
 }
 
 /* The header of the next message; its body is then encoded into log->body and handed to emit_message(). */
@@ -158,9 +155,9 @@ static int finish(struct feed_log *log)
 /* Whether subscribers would see the same. All numbers are finite. */
 static bool is_same(const struct queue_entry *a, const struct queue_entry *b)
 {
-    return a->rank == b->rank && a->stream == b->stream && a->probability == b->probability &&
-           a->score == b->score && a->total == b->total && a->expected == b->expected &&
-           a->model == b->model && a->leased_until_ms == b->leased_until_ms;
+    return a->rank == b->rank && a->stream == b->stream && a->probability == b->probability && a->score == b->score &&
+           a->total == b->total && a->expected == b->expected && a->model == b->model &&
+           a->leased_until_ms == b->leased_until_ms;
 }
 
 /* Fills log->next with the new ranking; refuses it whole. */
@@ -219,8 +216,7 @@ int feed_log_retract(struct feed_log *log, const struct retraction *retractions,
         if (!memchr(retractions[i].id_str, 0, QUEUE_ID_BYTES))
             return error_set(ERROR_INPUT, "an id to retract is not terminated");
         if (!feed_reason(retractions[i].reason))
-            return error_set(ERROR_INPUT, "there is no reason '%s' to retract a galaxy",
-                             retractions[i].reason);
+            return error_set(ERROR_INPUT, "there is no reason '%s' to retract a galaxy", retractions[i].reason);
     }
     for (size_t i = 0; i < count; i++)
         if (queue_table_remove(&log->published, retractions[i].id_str))
@@ -278,8 +274,7 @@ static void answer_replay(struct feed_log *log, const struct feed_request *reque
     struct feed_header header = header_of(log, log->seq);
     struct feed_bytes messages[FEED_REPLAY_MESSAGES];
     uint64_t oldest = log->seq < FEED_RING_MESSAGES ? 1 : log->seq - FEED_RING_MESSAGES + 1;
-    bool known =
-        strcmp(request->epoch, log->epoch) == 0 && request->from >= oldest && request->from <= log->seq + 1;
+    bool known = strcmp(request->epoch, log->epoch) == 0 && request->from >= oldest && request->from <= log->seq + 1;
     size_t count = known ? gather_replay(log, request->from, messages) : 0;
     if (!known || (!count && request->from <= log->seq))
         feed_encode_too_old(reply, &header);

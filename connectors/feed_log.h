@@ -40,8 +40,7 @@ struct feed_log {
 };
 
 /* Starts an empty log with a random epoch; options as for a publisher. */
-int feed_log_open(const struct publisher_options *options, feed_emit *emit, void *context,
-                  struct feed_log **ret_log);
+int feed_log_open(const struct publisher_options *options, feed_emit *emit, void *context, struct feed_log **ret_log);
 void feed_log_close(struct feed_log *log);
 
 /* As in publisher.h. */

@@ -47,8 +47,7 @@ static void put_kind(struct text *out, size_t more_pairs, const char *kind)
 }
 
 /* The six pairs of every body, and room for `more_pairs`. */
-static void put_header(struct text *out, size_t more_pairs, const char *kind,
-                       const struct feed_header *header)
+static void put_header(struct text *out, size_t more_pairs, const char *kind, const struct feed_header *header)
 {
     put_kind(out, 4 + more_pairs, kind);
     msgpack_put_string(out, "epoch", header->epoch);
@@ -82,8 +81,8 @@ void feed_encode_upsert(struct text *out, const struct feed_header *header, uint
     put_entries(out, entries, count);
 }
 
-void feed_encode_retract(struct text *out, const struct feed_header *header,
-                         const struct retraction *retractions, size_t count)
+void feed_encode_retract(struct text *out, const struct feed_header *header, const struct retraction *retractions,
+                         size_t count)
 {
     put_header(out, 1, "retract", header);
     msgpack_put_array(out, "entries", count);
@@ -242,8 +241,8 @@ static int get_retraction(const struct msgpack_value *map, struct retraction *re
 }
 
 /* The array of `key`, refused above `limit` items; the count goes into the message. */
-static int get_array(const struct msgpack_value *map, const char *key, size_t limit,
-                     struct feed_message *message, const struct msgpack_value **ret_array)
+static int get_array(const struct msgpack_value *map, const char *key, size_t limit, struct feed_message *message,
+                     const struct msgpack_value **ret_array)
 {
     int result = msgpack_get_array(map, key, ret_array, &message->count);
     if (!result && message->count > limit)
@@ -308,8 +307,7 @@ static int decode_replay(const struct msgpack_value *map, struct feed_message *m
     if (!result)
         result = get_array(map, "messages", FEED_REPLAY_MESSAGES, message, &array);
     for (size_t i = 0; i < message->count && !result; i++)
-        result =
-            msgpack_bytes(msgpack_item(array, i), &message->messages[i].bytes, &message->messages[i].length);
+        result = msgpack_bytes(msgpack_item(array, i), &message->messages[i].bytes, &message->messages[i].length);
     return result;
 }
 
@@ -340,8 +338,7 @@ static int check_version(const struct msgpack_value *map)
     uint64_t version;
     int result = msgpack_get_uint(map, "v", &version);
     if (!result && version != FEED_VERSION)
-        return error_set(ERROR_INPUT,
-                         "feed version %llu is not understood, only %d: use programs of one release",
+        return error_set(ERROR_INPUT, "feed version %llu is not understood, only %d: use programs of one release",
                          (unsigned long long)version, FEED_VERSION);
     return result;
 }
@@ -379,8 +376,7 @@ int feed_decode(const void *bytes, size_t length, struct feed_message *ret_messa
 {
     struct msgpack_body *body;
     if (length > FEED_BODY_BYTES_MAX)
-        return error_set(ERROR_LIMIT, "a feed message of %zu bytes is longer than %zu", length,
-                         FEED_BODY_BYTES_MAX);
+        return error_set(ERROR_LIMIT, "a feed message of %zu bytes is longer than %zu", length, FEED_BODY_BYTES_MAX);
     int result = msgpack_read(bytes, length, BODY_VALUES_MAX, &body);
     if (result)
         return result;
@@ -411,8 +407,7 @@ int feed_decode_request(const void *bytes, size_t length, struct feed_request *r
 {
     struct msgpack_body *body;
     if (length > FEED_REQUEST_BYTES)
-        return error_set(ERROR_LIMIT, "a request of %zu bytes is longer than %zu", length,
-                         FEED_REQUEST_BYTES);
+        return error_set(ERROR_LIMIT, "a request of %zu bytes is longer than %zu", length, FEED_REQUEST_BYTES);
     int result = msgpack_read(bytes, length, REQUEST_VALUES_MAX, &body);
     if (result)
         return result;

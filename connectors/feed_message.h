@@ -47,8 +47,8 @@ const char *feed_reason(const char *reason);
 
 void feed_encode_upsert(struct text *out, const struct feed_header *header, uint32_t model,
                         const struct queue_entry *entries, size_t count);
-void feed_encode_retract(struct text *out, const struct feed_header *header,
-                         const struct retraction *retractions, size_t count);
+void feed_encode_retract(struct text *out, const struct feed_header *header, const struct retraction *retractions,
+                         size_t count);
 void feed_encode_rerank(struct text *out, const struct feed_header *header, uint64_t cycle, uint32_t model,
                         size_t length);
 void feed_encode_model(struct text *out, const struct feed_header *header, uint32_t model, const char *why);

@@ -30,8 +30,8 @@ static int register_first(struct database *database, const struct schema *schema
     const char *values[] = {schema->name, schema->hash};
     int result = database_script(database, "BEGIN");
     if (!result)
-        result = database_run(database, "INSERT INTO triage.instance (schema_name, schema_hash) VALUES ($1, $2)", 2, values,
-                              NULL);
+        result = database_run(database, "INSERT INTO triage.instance (schema_name, schema_hash) VALUES ($1, $2)", 2,
+                              values, NULL);
     if (!result)
         result = register_answers(database, schema);
     return result ? result : database_script(database, "COMMIT");
@@ -46,8 +46,9 @@ int galaxies_register(struct database *database, const struct schema *schema)
     if (database_rows(rows) == 0)
         result = register_first(database, schema);
     else if (strcmp(database_value(rows, 0, 1), schema->hash) != 0)
-        result = error_set(ERROR_STATE, "the database serves schema %s (%s), the configuration names %s (%s): set "
-                                        "instance.schema back, or use a new database",
+        result = error_set(ERROR_STATE,
+                           "the database serves schema %s (%s), the configuration names %s (%s): set "
+                           "instance.schema back, or use a new database",
                            database_value(rows, 0, 0), database_value(rows, 0, 1), schema->name, schema->hash);
     database_result_free(rows);
     return result;
@@ -115,10 +116,11 @@ static int split_share(struct database *database, int64_t expected_rows, double 
 static int refuse_conflicts(struct database *database)
 {
     struct database_result *rows;
-    int result = database_run(database,
-                              "SELECT s.id_str, g.file_loc, s.file_loc FROM staging s JOIN triage.galaxy g USING (id_str) "
-                              "WHERE g.file_loc <> s.file_loc ORDER BY s.place LIMIT 1",
-                              0, NULL, &rows);
+    int result =
+        database_run(database,
+                     "SELECT s.id_str, g.file_loc, s.file_loc FROM staging s JOIN triage.galaxy g USING (id_str) "
+                     "WHERE g.file_loc <> s.file_loc ORDER BY s.place LIMIT 1",
+                     0, NULL, &rows);
     if (result)
         return result;
     if (database_rows(rows))
@@ -134,7 +136,8 @@ static const char *const move_rows =
     "  FROM staging s WHERE NOT EXISTS (SELECT 1 FROM triage.galaxy g WHERE g.id_str = s.id_str)"
     "), added AS ("
     "  INSERT INTO triage.galaxy (key, id_str, file_loc, ra, dec, split, root_votes)"
-    "  SELECT key, id_str, file_loc, ra, dec, split, COALESCE((SELECT sum(v.n) FROM unnest(votes) WITH ORDINALITY v(n, i)"
+    "  SELECT key, id_str, file_loc, ra, dec, split, COALESCE((SELECT sum(v.n) FROM unnest(votes) WITH ORDINALITY v(n, "
+    "i)"
     "    JOIN triage.answer a ON a.answer_index = v.i - 1 WHERE a.is_root), 0) FROM fresh RETURNING 1"
     "), counts AS ("
     "  SELECT f.key AS galaxy, (v.i - 1)::smallint AS answer_index, v.n::integer AS votes"
@@ -149,10 +152,10 @@ static int import_rows(struct database *database, struct import *import, int64_t
                        struct import_report *report)
 {
     struct database_result *rows = NULL;
-    int result = database_script(database,
-                                 "LOCK TABLE triage.galaxy IN SHARE ROW EXCLUSIVE MODE; "
-                                 "CREATE TEMPORARY TABLE staging (place bigint, id_str text, file_loc text, ra double "
-                                 "precision, dec double precision, split smallint, votes integer[]) ON COMMIT DROP");
+    int result =
+        database_script(database, "LOCK TABLE triage.galaxy IN SHARE ROW EXCLUSIVE MODE; "
+                                  "CREATE TEMPORARY TABLE staging (place bigint, id_str text, file_loc text, ra double "
+                                  "precision, dec double precision, split smallint, votes integer[]) ON COMMIT DROP");
     if (!result)
         result = split_share(database, expected_rows, &import->fraction);
     if (!result)
@@ -201,18 +204,19 @@ static int send_with_numbers(struct database *database, const char *sql, int cou
 
 int galaxies_send_page(struct database *database, uint64_t after_key, int limit, database_done *done, void *context)
 {
-    return send_with_numbers(database,
-                             "SELECT key, id_str, file_loc, split, excluded, pinned, bad_reason IS NOT NULL, "
-                             "retired_at IS NOT NULL, root_votes FROM triage.galaxy WHERE key > $1 ORDER BY key LIMIT $2",
-                             2, (uint64_t[]){after_key, (uint64_t)limit}, done, context);
+    return send_with_numbers(
+        database,
+        "SELECT key, id_str, file_loc, split, excluded, pinned, bad_reason IS NOT NULL, "
+        "retired_at IS NOT NULL, root_votes FROM triage.galaxy WHERE key > $1 ORDER BY key LIMIT $2",
+        2, (uint64_t[]){after_key, (uint64_t)limit}, done, context);
 }
 
 int galaxies_send_tallies(struct database *database, uint64_t after_key, uint64_t last_key, database_done *done,
                           void *context)
 {
     return send_with_numbers(database,
-                             "SELECT galaxy, answer_index, votes FROM triage.tally WHERE galaxy > $1 AND galaxy <= $2", 2,
-                             (uint64_t[]){after_key, last_key}, done, context);
+                             "SELECT galaxy, answer_index, votes FROM triage.tally WHERE galaxy > $1 AND galaxy <= $2",
+                             2, (uint64_t[]){after_key, last_key}, done, context);
 }
 
 int galaxies_send_highest_key(struct database *database, database_done *done, void *context)

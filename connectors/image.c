@@ -16,8 +16,8 @@ int image_check_sides(unsigned long width, unsigned long height)
                          IMAGE_SIDE_MIN);
     if (large > IMAGE_SIDE_MAX || small * large > IMAGE_PIXELS_MAX)
         return error_set(ERROR_INPUT,
-                         "too large: %lu x %lu pixels, at most %d on a side and %lu million in all are taken",
-                         width, height, IMAGE_SIDE_MAX, IMAGE_PIXELS_MAX >> 20);
+                         "too large: %lu x %lu pixels, at most %d on a side and %lu million in all are taken", width,
+                         height, IMAGE_SIDE_MAX, IMAGE_PIXELS_MAX >> 20);
     return 0;
 }
 
@@ -55,14 +55,14 @@ static void widen_row(const uint8_t *source, int count, int source_channels, int
 {
     for (int x = 0; x < count; x++)
         for (int c = 0; c < channels; c++)
-            row[x * channels + c] =
-                source_channels == 1 ? source[x]
-                : channels == 3      ? source[3 * x + c]
-                                     : (float)(source[3 * x] + source[3 * x + 1] + source[3 * x + 2]) / 3.0f;
+            row[x * channels + c] = source_channels == 1 ? source[x]
+                                    : channels == 3
+                                        ? source[3 * x + c]
+                                        : (float)(source[3 * x] + source[3 * x + 1] + source[3 * x + 2]) / 3.0f;
 }
 
-int image_resize(const uint8_t *source, int width, int left, int top, int source_side, int source_channels,
-                 int side, int channels, uint8_t *pixels)
+int image_resize(const uint8_t *source, int width, int left, int top, int source_side, int source_channels, int side,
+                 int channels, uint8_t *pixels)
 {
     struct axis *axes = NULL;
     int result = make_axes(source_side, side, &axes), line = source_side * channels;
@@ -102,8 +102,7 @@ static int decode(const uint8_t *bytes, size_t length, struct decoded *decoded)
         return image_decode_png(bytes, length, decoded);
     if (length >= 3 && bytes[0] == 0xff && bytes[1] == 0xd8 && bytes[2] == 0xff)
         return image_decode_jpeg(bytes, length, decoded);
-    return length ? error_set(ERROR_INPUT, "neither a PNG nor a JPEG")
-                  : error_set(ERROR_INPUT, "the file is empty");
+    return length ? error_set(ERROR_INPUT, "neither a PNG nor a JPEG") : error_set(ERROR_INPUT, "the file is empty");
 }
 
 int image_load(const char *path, int side, int channels, uint8_t *pixels)
@@ -119,8 +118,8 @@ int image_load(const char *path, int side, int channels, uint8_t *pixels)
     if (result)
         return error_prefix(result, "%s: ", path);
     int square = decoded.width < decoded.height ? decoded.width : decoded.height;
-    result = image_resize(decoded.pixels, decoded.width, (decoded.width - square) / 2,
-                          (decoded.height - square) / 2, square, decoded.channels, side, channels, pixels);
+    result = image_resize(decoded.pixels, decoded.width, (decoded.width - square) / 2, (decoded.height - square) / 2,
+                          square, decoded.channels, side, channels, pixels);
     free(decoded.pixels);
     return result;
 }

@@ -35,8 +35,8 @@ int image_load(const char *path, int side, int channels, uint8_t *pixels);
  *
  * ERROR_SYSTEM without memory.
  */
-int image_resize(const uint8_t *source, int width, int left, int top, int source_side, int source_channels,
-                 int side, int channels, uint8_t *pixels);
+int image_resize(const uint8_t *source, int width, int left, int top, int source_side, int source_channels, int side,
+                 int channels, uint8_t *pixels);
 
 /* Absolute locations stay; others are joined to the folder of the catalogue they came from. ERROR_INPUT for
  * an empty location or one with control characters, ERROR_LIMIT when the path does not fit. */

@@ -76,8 +76,7 @@ int image_decode_jpeg(const uint8_t *bytes, size_t length, struct decoded *ret_d
         jpeg_read_scanlines(&jpeg, &row, 1);
     }
     jpeg_finish_decompress(&jpeg);
-    *ret_decoded =
-        (struct decoded){(int)jpeg.output_width, (int)jpeg.output_height, jpeg.output_components, pixels};
+    *ret_decoded = (struct decoded){(int)jpeg.output_width, (int)jpeg.output_height, jpeg.output_components, pixels};
     pixels = NULL;
 out:
     free(pixels);

@@ -94,8 +94,7 @@ out:
     return result;
 }
 
-int png_write(int width, int height, int channels, const uint8_t *pixels, uint8_t **ret_bytes,
-              size_t *ret_length)
+int png_write(int width, int height, int channels, const uint8_t *pixels, uint8_t **ret_bytes, size_t *ret_length)
 {
     png_image image = {.version = PNG_IMAGE_VERSION,
                        .width = (png_uint_32)width,

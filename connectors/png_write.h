@@ -10,7 +10,6 @@
  *   pixels  [height][width][channels], channels 1 (grey) or 3 (RGB)
  * The caller frees *ret_bytes.
  */
-int png_write(int width, int height, int channels, const uint8_t *pixels, uint8_t **ret_bytes,
-              size_t *ret_length);
+int png_write(int width, int height, int channels, const uint8_t *pixels, uint8_t **ret_bytes, size_t *ret_length);
 
 #endif

@@ -18,18 +18,26 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define PROGRAMS           "/usr/lib/postgresql"
-#define START_TIMEOUT_MS   60000
-#define STOP_FAST_MS       5000
-#define STOP_IMMEDIATE_MS  2000
-#define SOCKET_PATH_MAX    90 /* of 107, less "/.s.PGSQL.5432.lock" */
-#define ARGUMENTS_MAX      32
+#define PROGRAMS          "/usr/lib/postgresql"
+#define START_TIMEOUT_MS  60000
+#define STOP_FAST_MS      5000
+#define STOP_IMMEDIATE_MS 2000
+#define SOCKET_PATH_MAX   90 /* of 107, less "/.s.PGSQL.5432.lock" */
+#define ARGUMENTS_MAX     32
 
 /* Settings of a server that shares a machine with the daemon. Commits stay durable. */
 static const char *const settings[] = {
-    "listen_addresses=",       "shared_buffers=64MB",          "max_connections=40",     "synchronous_commit=on",
-    "unix_socket_permissions=0700", "log_min_messages=warning", "max_wal_size=256MB",
-    "autovacuum_vacuum_scale_factor=0.02", "wal_level=minimal",  "max_wal_senders=0",      "jit=off",
+    "listen_addresses=",
+    "shared_buffers=64MB",
+    "max_connections=40",
+    "synchronous_commit=on",
+    "unix_socket_permissions=0700",
+    "log_min_messages=warning",
+    "max_wal_size=256MB",
+    "autovacuum_vacuum_scale_factor=0.02",
+    "wal_level=minimal",
+    "max_wal_senders=0",
+    "jit=off",
 };
 
 /* Folder of the newest version that has both programs. */
@@ -47,8 +55,9 @@ static int find_programs(char *folder, size_t size)
     if (listing)
         closedir(listing);
     if (!newest)
-        return error_set(ERROR_NOT_FOUND, "no PostgreSQL server under " PROGRAMS ": install the package postgresql, or set "
-                                          "database.url");
+        return error_set(ERROR_NOT_FOUND,
+                         "no PostgreSQL server under " PROGRAMS ": install the package postgresql, or set "
+                         "database.url");
     return file_path(folder, size, PROGRAMS "/%ld/bin", newest);
 }
 
@@ -119,8 +128,9 @@ static int make_folders(struct private_postgres *postgres, char *data, char *soc
     if (!result)
         result = file_path(socket, size, "%s/socket", postgres->folder);
     if (!result && strlen(socket) > SOCKET_PATH_MAX)
-        result = error_set(ERROR_INPUT, "%s is too deep for a Unix socket (%zu of at most %d characters): use a shorter "
-                                        "instance.state",
+        result = error_set(ERROR_INPUT,
+                           "%s is too deep for a Unix socket (%zu of at most %d characters): use a shorter "
+                           "instance.state",
                            socket, strlen(socket), SOCKET_PATH_MAX);
     if (!result)
         result = file_make_folder(postgres->folder, 0711);
@@ -150,8 +160,9 @@ static int check_reachable(const char *folder)
         struct stat info;
         *slash = 0;
         if (stat(path, &info) == 0 && !(info.st_mode & S_IXOTH) && info.st_uid != server_user()->pw_uid)
-            return error_set(ERROR_INPUT, "the user %s, as whom the private database runs, may not enter %s: chmod o+x %s, "
-                                          "or choose another instance.state",
+            return error_set(ERROR_INPUT,
+                             "the user %s, as whom the private database runs, may not enter %s: chmod o+x %s, "
+                             "or choose another instance.state",
                              server_user()->pw_name, path, path);
     }
     return 0;
@@ -168,8 +179,8 @@ static int make_cluster(struct private_postgres *postgres, const char *programs,
         return result;
     int at = drop_privileges(arguments, uid, gid);
     snprintf(log, sizeof log, "%s/log", postgres->folder);
-    const char *options[] = {initdb,        "-D", data, "-U", "triage", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8",
-                             "--no-instructions"};
+    const char *options[] = {
+        initdb, "-D", data, "-U", "triage", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-instructions"};
     for (size_t i = 0; i < sizeof options / sizeof *options; i++)
         arguments[at++] = (char *)(uintptr_t)options[i];
     pid_t pid = start_program(arguments, postgres->folder, log);
@@ -281,7 +292,10 @@ int private_postgres_stop(struct private_postgres *postgres)
 {
     static const struct {
         int signal, limit_ms;
-    } steps[] = {{SIGINT, STOP_FAST_MS}, {SIGQUIT, STOP_IMMEDIATE_MS}};
+    } steps[] = {
+        {SIGINT,  STOP_FAST_MS     },
+        {SIGQUIT, STOP_IMMEDIATE_MS}
+    };
     char data[FILE_PATH_BYTES];
     int result = file_path(data, sizeof data, "%s/data", postgres->folder);
     if (result || running_postmaster(data) != postgres->pid)

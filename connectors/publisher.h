@@ -37,7 +37,7 @@ struct publisher_options {
     const char *publish_endpoint, *snapshot_endpoint; /* zmq: local ones, see docs/feed.md */
     const char *record_path;                          /* record: appended to */
     const char *schema_hash;                          /* copied */
-    size_t queue_limit; /* entries of the largest queue, 1 .. PUBLISHER_QUEUE_LIMIT */
+    size_t queue_limit;                               /* entries of the largest queue, 1 .. PUBLISHER_QUEUE_LIMIT */
 };
 
 struct publisher_counters {
@@ -64,8 +64,8 @@ struct publisher {
      * many) change nothing. After any other error everything is applied, and subscribers repair what did not
      * reach them.
      */
-    int (*publish)(struct publisher_state *state, uint64_t cycle, uint32_t model,
-                   const struct queue_entry *entries, size_t count);
+    int (*publish)(struct publisher_state *state, uint64_t cycle, uint32_t model, const struct queue_entry *entries,
+                   size_t count);
 
     /* Takes galaxies back at once; ids that are not in the published queue are passed over. */
     int (*retract)(struct publisher_state *state, const struct retraction *retractions, size_t count);

@@ -63,11 +63,9 @@ static int find_end(struct publisher_state *state, const char *path)
     if (fstat(state->file, &info) < 0)
         return error_set_errno("cannot look at %s", path);
     while (pread(state->file, prefix, sizeof prefix, state->end) == sizeof prefix) {
-        uint32_t length =
-            (uint32_t)prefix[0] << 24 | (uint32_t)prefix[1] << 16 | (uint32_t)prefix[2] << 8 | prefix[3];
+        uint32_t length = (uint32_t)prefix[0] << 24 | (uint32_t)prefix[1] << 16 | (uint32_t)prefix[2] << 8 | prefix[3];
         if (length == 0 || length > FEED_BODY_BYTES_MAX)
-            return error_set(ERROR_INPUT, "%s is not a feed record: move it away, or name another file",
-                             path);
+            return error_set(ERROR_INPUT, "%s is not a feed record: move it away, or name another file", path);
         if (state->end + LENGTH_BYTES + (off_t)length > info.st_size)
             break;
         state->end += LENGTH_BYTES + (off_t)length;

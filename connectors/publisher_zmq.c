@@ -86,8 +86,8 @@ static int zmq_open(const struct publisher_options *options, struct publisher_st
     return 0;
 }
 
-static int zmq_publish(struct publisher_state *state, uint64_t cycle, uint32_t model,
-                       const struct queue_entry *entries, size_t count)
+static int zmq_publish(struct publisher_state *state, uint64_t cycle, uint32_t model, const struct queue_entry *entries,
+                       size_t count)
 {
     return feed_log_publish(state->log, cycle, model, entries, count);
 }

@@ -156,8 +156,7 @@ float survey_visibility(const struct survey_galaxy *galaxy)
 static void look(const struct survey_galaxy *galaxy, float seen[QUANTITIES])
 {
     float visibility = survey_visibility(galaxy), q = galaxy->axis_ratio, disc = 1 - galaxy->bulge_share;
-    float blur = .45f * galaxy->seeing / galaxy->radius,
-          broad = sqrtf((q * q + blur * blur) / (1 + blur * blur));
+    float blur = .45f * galaxy->seeing / galaxy->radius, broad = sqrtf((q * q + blur * blur) / (1 + blur * blur));
     float faced = galaxy->edge_on ? 0 : logistic(12 * (q - .3f));
     float thin = logistic(30 * (.28f - broad)) * (galaxy->edge_on ? 1 : .45f);
     memset(seen, 0, QUANTITIES * sizeof *seen);
@@ -177,18 +176,16 @@ static void look(const struct survey_galaxy *galaxy, float seen[QUANTITIES])
     seen[RING] = sqrtf(visibility) * galaxy->ring;
     seen[CLUMPS] = visibility * larger(galaxy->clumps, .4f * galaxy->arms);
     seen[ASYMMETRY] = larger(seen[TIDAL], larger(seen[MERGER], .6f * galaxy->clumps));
-    seen[ODD] =
-        larger(larger(seen[TIDAL], .9f * seen[MERGER]),
-               larger(seen[RING], larger(visibility * galaxy->clumps, .55f * visibility * galaxy->dust)));
+    seen[ODD] = larger(larger(seen[TIDAL], .9f * seen[MERGER]),
+                       larger(seen[RING], larger(visibility * galaxy->clumps, .55f * visibility * galaxy->dust)));
     seen[ARTEFACT] = galaxy->artefact ? .3f + .7f * galaxy->artefact_strength : 0;
     seen[ARTEFACT] += galaxy->artefact == SURVEY_STAR ? .4f : 0;
     seen[STAR] = galaxy->artefact == SURVEY_STAR;
     seen[TRAIL] = galaxy->artefact == SURVEY_TRAIL;
     seen[COLUMNS] = galaxy->artefact == SURVEY_COLUMNS;
     /* Any one feature is enough: one minus the chance that none is noticed. */
-    float none = (1 - seen[ARMS]) * (1 - seen[BAR]) * (1 - thin) * (1 - .6f * seen[TIDAL]) *
-                 (1 - seen[RING]) * (1 - visibility * galaxy->clumps) * (1 - .35f * seen[MERGER]) *
-                 (1 - .25f * visibility * disc);
+    float none = (1 - seen[ARMS]) * (1 - seen[BAR]) * (1 - thin) * (1 - .6f * seen[TIDAL]) * (1 - seen[RING]) *
+                 (1 - visibility * galaxy->clumps) * (1 - .35f * seen[MERGER]) * (1 - .25f * visibility * disc);
     seen[FEATURED] = 1 - none;
 }
 
@@ -202,8 +199,8 @@ static int same_question(const char *name, const char *rule)
 
 /* Returns 1 and the utility of the answer; 0 when no rule knows it. `ret_known` is set if the question is
  * known. */
-static int utility_of(const char *question, const char *answer, const float seen[QUANTITIES],
-                      float visibility, float *ret_utility, int *ret_known)
+static int utility_of(const char *question, const char *answer, const float seen[QUANTITIES], float visibility,
+                      float *ret_utility, int *ret_known)
 {
     for (int i = 0; i < RULES; i++) {
         const struct rule *rule = &rules[i];
@@ -213,8 +210,7 @@ static int utility_of(const char *question, const char *answer, const float seen
         if (strcmp(answer, rule->answer) != 0)
             continue;
         float difference = seen[rule->quantity] - rule->a, width = rule->b * (1.5f - .5f * visibility);
-        *ret_utility =
-            rule->shape == LINEAR ? rule->b * difference : -difference * difference / (2 * width * width);
+        *ret_utility = rule->shape == LINEAR ? rule->b * difference : -difference * difference / (2 * width * width);
         return 1;
     }
     return 0;

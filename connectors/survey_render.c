@@ -7,12 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PI             3.14159265f
-#define NOISE_STAGE    64    /* apart from the stages of survey.c */
-#define SKY_ELECTRONS  150.f /* per pixel, with READ_ELECTRONS^2 the variance that is the unit of light */
-#define READ_ELECTRONS 5.f
-#define STRETCH_SOFTEN                                                                                       \
-    3.f /* light in sky noise units at which the stretch turns from linear to logarithmic */
+#define PI                3.14159265f
+#define NOISE_STAGE       64    /* apart from the stages of survey.c */
+#define SKY_ELECTRONS     150.f /* per pixel, with READ_ELECTRONS^2 the variance that is the unit of light */
+#define READ_ELECTRONS    5.f
+#define STRETCH_SOFTEN    3.f   /* light in sky noise units at which the stretch turns from linear to logarithmic */
 #define STRETCH_WHITE     160.f /* light that becomes 255 */
 #define STRETCH_BLACK     -.7f
 #define REFERENCE_SIDE    128.f /* fluxes of field objects are given for this side */
@@ -22,8 +21,7 @@ int survey_canvas_new(int side, int channels, struct survey_canvas *ret_canvas)
 {
     memset(ret_canvas, 0, sizeof *ret_canvas);
     if (side < SURVEY_SIDE_MIN || side > SURVEY_SIDE_MAX)
-        return error_set(ERROR_INPUT, "a side of %d pixels: choose %d to %d", side, SURVEY_SIDE_MIN,
-                         SURVEY_SIDE_MAX);
+        return error_set(ERROR_INPUT, "a side of %d pixels: choose %d to %d", side, SURVEY_SIDE_MIN, SURVEY_SIDE_MAX);
     if (channels != 1 && channels != 3)
         return error_set(ERROR_INPUT, "%d channels: choose 1 (grey) or 3 (colour)", channels);
     size_t pixels = (size_t)side * (size_t)side;
@@ -99,10 +97,9 @@ static float sersic_at(const struct prepared *profile, float dx, float dy)
 {
     float u = dx * profile->cosine + dy * profile->sine;
     float v = (dy * profile->cosine - dx * profile->sine) * profile->inverse_axis;
-    float radius = profile->boxiness == 2
-                       ? sqrtf(u * u + v * v)
-                       : powf(powf(fabsf(u), profile->boxiness) + powf(fabsf(v), profile->boxiness),
-                              1 / profile->boxiness);
+    float radius = profile->boxiness == 2 ? sqrtf(u * u + v * v)
+                                          : powf(powf(fabsf(u), profile->boxiness) + powf(fabsf(v), profile->boxiness),
+                                                 1 / profile->boxiness);
     float scaled = radius * profile->inverse_radius;
     if (profile->inverse_index != 1)
         scaled = powf(scaled, profile->inverse_index);
@@ -145,8 +142,7 @@ static void add_point(struct survey_canvas *canvas, float x, float y, float flux
     int ix = (int)floorf(px), iy = (int)floorf(py);
     for (int j = 0; j < 2; j++)
         for (int i = 0; i < 2; i++) {
-            float share =
-                (i ? px - (float)ix : (float)ix + 1 - px) * (j ? py - (float)iy : (float)iy + 1 - py);
+            float share = (i ? px - (float)ix : (float)ix + 1 - px) * (j ? py - (float)iy : (float)iy + 1 - py);
             int at_x = ix + i, at_y = iy + j;
             if (at_x >= 0 && at_y >= 0 && at_x < canvas->side && at_y < canvas->side)
                 add(canvas, at_y * canvas->side + at_x, flux * share, weight);
@@ -214,8 +210,7 @@ static float arm_factor(const struct disc *disc, float radius, float theta)
 /* Two tidal tails: one-turn spiral arcs that leave the disc, opposite each other, the second fainter. */
 static float tail_light(const struct disc *disc, float radius, float theta)
 {
-    float relative = radius / disc->radius,
-          turn = theta - 1.1f * disc->galaxy->handedness * logf(relative + 1e-3f);
+    float relative = radius / disc->radius, turn = theta - 1.1f * disc->galaxy->handedness * logf(relative + 1e-3f);
     float reach = smooth_step(relative, .8f, 1.5f) * expf(-relative / 1.6f);
     float first = expf(14 * (cosf(turn - disc->galaxy->tidal_phase) - 1));
     float second = expf(14 * (-cosf(turn - disc->galaxy->tidal_phase) - 1));
@@ -266,8 +261,7 @@ static float disc_at(const struct disc *disc, float dx, float dy, float *ret_blu
     if (galaxy->bar > 0)
         light += bar_light(disc, u, v);
     if (galaxy->ring > 0) {
-        float across = (radius / disc->radius - 1.15f) / .14f,
-              ring = disc->ring_light * expf(-.5f * across * across);
+        float across = (radius / disc->radius - 1.15f) / .14f, ring = disc->ring_light * expf(-.5f * across * across);
         *ret_blue = ring / (light + ring + 1e-9f);
         light += ring;
     }
@@ -287,8 +281,7 @@ static void add_disc(struct survey_canvas *canvas, const struct survey_galaxy *g
             int fine = hypotf(dx, dy) < (galaxy->edge_on ? 2 : .8f) * disc.radius ? 2 : 1;
             float step = 1 / (float)fine;
             for (int i = 0; i < fine * fine; i++) {
-                float more, at_x = dx + ((float)(i % fine) + .5f) * step,
-                            at_y = dy + ((float)(i / fine) + .5f) * step;
+                float more, at_x = dx + ((float)(i % fine) + .5f) * step, at_y = dy + ((float)(i / fine) + .5f) * step;
                 light += disc_at(&disc, at_x, at_y, &more);
                 blue += more;
             }
@@ -444,8 +437,7 @@ static float star_at(const struct survey_galaxy *galaxy, float dx, float dy)
 
 static float trail_at(const struct survey_galaxy *galaxy, float dx, float dy)
 {
-    float across =
-        (dy * cosf(galaxy->artefact_angle) - dx * sinf(galaxy->artefact_angle) - .02f) / galaxy->seeing;
+    float across = (dy * cosf(galaxy->artefact_angle) - dx * sinf(galaxy->artefact_angle) - .02f) / galaxy->seeing;
     return 70 * galaxy->artefact_strength * expf(-.5f * across * across);
 }
 
@@ -458,8 +450,7 @@ static void add_artefact(struct survey_canvas *canvas, const struct survey_galax
     for (int y = 0; y < canvas->side; y++)
         for (int x = 0; x < canvas->side; x++) {
             float dx = ((float)x + .5f) * inverse - galaxy->x, dy = ((float)y + .5f) * inverse - galaxy->y;
-            float light =
-                galaxy->artefact == SURVEY_STAR ? star_at(galaxy, dx, dy) : trail_at(galaxy, dx, dy);
+            float light = galaxy->artefact == SURVEY_STAR ? star_at(galaxy, dx, dy) : trail_at(galaxy, dx, dy);
             add(canvas, y * canvas->side + x, light, weight);
         }
 }
@@ -483,8 +474,7 @@ static void break_columns(struct survey_canvas *canvas, const struct survey_gala
  * enough. */
 static void add_noise(struct survey_canvas *canvas, const struct survey_galaxy *galaxy)
 {
-    const float unit =
-        sqrtf(SKY_ELECTRONS + READ_ELECTRONS * READ_ELECTRONS); /* electrons per unit of light */
+    const float unit = sqrtf(SKY_ELECTRONS + READ_ELECTRONS * READ_ELECTRONS); /* electrons per unit of light */
     uint32_t pixels = (uint32_t)(canvas->side * canvas->side);
     for (int c = 0; c < canvas->channels; c++)
         for (uint32_t i = 0; i < pixels; i += 4) {

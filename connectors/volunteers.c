@@ -92,16 +92,15 @@ static int check_values(const struct oracle *oracle, const char *id, const doubl
     for (int i = 0; i < oracle->schema->answers; i++) {
         const char *column = oracle->schema->answer[i].column;
         if (!isfinite(value[i]) || value[i] < 0)
-            return error_set(ERROR_INPUT, "galaxy %s: %s = %g, where zero or more is meant", id, column,
-                             value[i]);
+            return error_set(ERROR_INPUT, "galaxy %s: %s = %g, where zero or more is meant", id, column, value[i]);
         if (oracle->source == ORACLE_PROBABILITIES)
             continue;
         if (value[i] > ORACLE_COUNT_MAX)
             return error_set(ERROR_LIMIT, "galaxy %s: %s = %g is more than %d votes", id, column, value[i],
                              ORACLE_COUNT_MAX);
         if (value[i] != floor(value[i]))
-            return error_set(ERROR_INPUT, "galaxy %s: %s = %g is no count: give whole votes or probabilities",
-                             id, column, value[i]);
+            return error_set(ERROR_INPUT, "galaxy %s: %s = %g is no count: give whole votes or probabilities", id,
+                             column, value[i]);
     }
     return 0;
 }
@@ -194,8 +193,8 @@ static int draw_count(const struct question *question, uint16_t *remaining, uint
     return -1;
 }
 
-static int walk(const struct schema *schema, const float *probability, uint16_t *remaining, uint64_t seed,
-                uint32_t key, uint32_t classification, int *answer)
+static int walk(const struct schema *schema, const float *probability, uint16_t *remaining, uint64_t seed, uint32_t key,
+                uint32_t classification, int *answer)
 {
     int votes = 0;
     for (int q = 0; q < schema->questions; q++)
@@ -205,15 +204,14 @@ static int walk(const struct schema *schema, const float *probability, uint16_t 
         if (!is_asked(schema, question, answer))
             continue;
         uint32_t word = philox(seed, (uint32_t)q, key, classification, PHILOX_VOTES).word[0];
-        answer[q] =
-            remaining ? draw_count(question, remaining, word) : draw_probability(question, probability, word);
+        answer[q] = remaining ? draw_count(question, remaining, word) : draw_probability(question, probability, word);
         votes += answer[q] >= 0;
     }
     return votes;
 }
 
-int volunteers_walk_probabilities(const struct schema *schema, const float *probability, uint64_t seed,
-                                  uint32_t key, uint32_t classification, int *answer)
+int volunteers_walk_probabilities(const struct schema *schema, const float *probability, uint64_t seed, uint32_t key,
+                                  uint32_t classification, int *answer)
 {
     return walk(schema, probability, NULL, seed, key, classification, answer);
 }

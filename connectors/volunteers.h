@@ -66,15 +66,14 @@ int oracle_exhausted(const struct oracle *oracle, size_t galaxy);
  *   classification  number of the walk within this galaxy
  *   answer          [schema->questions] OUTPUT: the answer's index, or -1 where the question was not asked
  */
-int volunteers_walk(struct oracle *oracle, size_t galaxy, uint64_t seed, uint32_t classification,
-                    int *answer);
+int volunteers_walk(struct oracle *oracle, size_t galaxy, uint64_t seed, uint32_t classification, int *answer);
 
 /*
  * The same from probabilities that are in no oracle.
  *   probability  [schema->answers], sums to 1 within each question
  *   key          stands for the galaxy in the counter
  */
-int volunteers_walk_probabilities(const struct schema *schema, const float *probability, uint64_t seed,
-                                  uint32_t key, uint32_t classification, int *answer);
+int volunteers_walk_probabilities(const struct schema *schema, const float *probability, uint64_t seed, uint32_t key,
+                                  uint32_t classification, int *answer);
 
 #endif

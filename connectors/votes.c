@@ -98,6 +98,7 @@ int votes_send_cursor(struct database *database, votes_cursor_read *done, void *
 {
     reading.done = done;
     reading.context = context;
-    return database_send(database, "SELECT horizon, system_identifier, applied, repeated, quarantined FROM triage.cursor",
-                         0, NULL, on_cursor, NULL);
+    return database_send(database,
+                         "SELECT horizon, system_identifier, applied, repeated, quarantined FROM triage.cursor", 0,
+                         NULL, on_cursor, NULL);
 }

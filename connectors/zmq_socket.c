@@ -57,8 +57,8 @@ static int check_endpoint(const char *endpoint)
     if (strncmp(endpoint, "ipc://", 6) == 0 && endpoint[6])
         return 0;
     if (strncmp(endpoint, "tcp://", 6) != 0 || !colon || colon < endpoint + 6)
-        return error_set(ERROR_INPUT,
-                         "endpoint '%.100s' is malformed: use tcp://127.0.0.1:PORT or ipc://PATH", endpoint);
+        return error_set(ERROR_INPUT, "endpoint '%.100s' is malformed: use tcp://127.0.0.1:PORT or ipc://PATH",
+                         endpoint);
     if (!is_loopback(endpoint + 6, (size_t)(colon - endpoint - 6)))
         return error_set(ERROR_INPUT,
                          "endpoint '%.100s' leaves this machine, and the traffic is not encrypted: use "
@@ -92,8 +92,7 @@ static int set_options(struct socket *socket, const struct socket_options *optio
         {ZMQ_SUBSCRIBE,         options->topic,          sub ? strlen(options->topic) : 0, sub   },
     };
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++)
-        if (settings[i].wanted &&
-            zmq_setsockopt(socket->zmq, settings[i].name, settings[i].value, settings[i].size))
+        if (settings[i].wanted && zmq_setsockopt(socket->zmq, settings[i].name, settings[i].value, settings[i].size))
             return fail("set up", options->endpoint);
     return 0;
 }
@@ -105,8 +104,7 @@ static int watch(struct socket *socket)
     struct epoll_event event = {.events = EPOLLIN};
     socket->descriptor = epoll_create1(EPOLL_CLOEXEC);
     socket->ready = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (socket->descriptor < 0 || socket->ready < 0 ||
-        zmq_getsockopt(socket->zmq, ZMQ_FD, &zmq_descriptor, &size) ||
+    if (socket->descriptor < 0 || socket->ready < 0 || zmq_getsockopt(socket->zmq, ZMQ_FD, &zmq_descriptor, &size) ||
         epoll_ctl(socket->descriptor, EPOLL_CTL_ADD, zmq_descriptor, &event) ||
         epoll_ctl(socket->descriptor, EPOLL_CTL_ADD, socket->ready, &event))
         return error_set_errno("cannot watch a socket");
@@ -219,8 +217,7 @@ static int receive_frame(struct socket *socket, zmq_msg_t *frame)
     while (got < 0 && zmq_errno() == EINTR);
     if (got >= 0)
         return 1;
-    return zmq_errno() == EAGAIN ? 0
-                                 : error_set(ERROR_SYSTEM, "cannot receive: %s", zmq_strerror(zmq_errno()));
+    return zmq_errno() == EAGAIN ? 0 : error_set(ERROR_SYSTEM, "cannot receive: %s", zmq_strerror(zmq_errno()));
 }
 
 int socket_receive(struct socket *socket, struct socket_frame *frames, int *ret_count)

@@ -41,20 +41,20 @@ static int compile(struct backend_context *context, const struct net *net, const
     return cpu_compile(context->workers, net, parameters, ret_plan);
 }
 
-static int calibrate(struct backend_context *context, const struct net *net, const float *images,
-                     size_t count, float *parameters)
+static int calibrate(struct backend_context *context, const struct net *net, const float *images, size_t count,
+                     float *parameters)
 {
     return cpu_calibrate(context->workers, net, images, count, parameters);
 }
 
-static int head_fit(struct backend_context *context, const struct fit_request *request,
-                    struct head_set *heads, struct fit_report *ret_report)
+static int head_fit(struct backend_context *context, const struct fit_request *request, struct head_set *heads,
+                    struct fit_report *ret_report)
 {
     return cpu_head_fit(context->workers, request, heads, ret_report);
 }
 
-static int head_score(struct backend_context *context, const struct score_request *request,
-                      backend_stop *stop, void *stop_context)
+static int head_score(struct backend_context *context, const struct score_request *request, backend_stop *stop,
+                      void *stop_context)
 {
     return cpu_head_score(context->workers, request, stop, stop_context);
 }

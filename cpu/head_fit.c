@@ -92,8 +92,7 @@ static void shuffle(const struct fit_job *job, int head)
     uint64_t *order = job->learner[head].order;
     memcpy(order, request->train_row, request->train_count * sizeof *order);
     for (size_t i = request->train_count; i-- > 1;) {
-        uint32_t word =
-            philox(request->seed, (uint32_t)i, (uint32_t)head, (uint32_t)job->step, PHILOX_SHUFFLE).word[0];
+        uint32_t word = philox(request->seed, (uint32_t)i, (uint32_t)head, (uint32_t)job->step, PHILOX_SHUFFLE).word[0];
         size_t other = (size_t)((uint64_t)word * (i + 1) >> 32);
         uint64_t kept = order[i];
         order[i] = order[other];
@@ -102,8 +101,8 @@ static void shuffle(const struct fit_job *job, int head)
 }
 
 /* Standardised inputs and a 1 for the bias of up to BLOCK_ROWS galaxies, with masks when `step` is given. */
-static void load(const struct fit_job *job, struct scratch *scratch, int head, const uint64_t *row,
-                 size_t rows, const uint64_t *step)
+static void load(const struct fit_job *job, struct scratch *scratch, int head, const uint64_t *row, size_t rows,
+                 const uint64_t *step)
 {
     const struct fit_request *request = job->request;
     const struct head_set *heads = job->heads;
@@ -113,8 +112,7 @@ static void load(const struct fit_job *job, struct scratch *scratch, int head, c
         job->kernels->standardise((const uint16_t *)embedding, heads->shift, heads->scale, heads->inputs, z);
         z[heads->inputs] = 1;
         if (step && heads->dropout > 0) {
-            uint32_t counter[3] = {(uint32_t)(row[r] + 1), (uint32_t)*step,
-                                   (uint32_t)head << 8 | PHILOX_TRAIN};
+            uint32_t counter[3] = {(uint32_t)(row[r] + 1), (uint32_t)*step, (uint32_t)head << 8 | PHILOX_TRAIN};
             job->kernels->dropout(request->seed, counter, heads->dropout, heads->inputs, scratch->mask);
             job->kernels->multiply(z, scratch->mask, heads->inputs);
         }
@@ -124,14 +122,12 @@ static void load(const struct fit_job *job, struct scratch *scratch, int head, c
 }
 
 /* Concentrations of the block into scratch->x. */
-static void forward(const struct fit_job *job, struct scratch *scratch, const struct learner *learner,
-                    size_t rows)
+static void forward(const struct fit_job *job, struct scratch *scratch, const struct learner *learner, size_t rows)
 {
     for (size_t r = 0; r < rows; r += DOT_ROWS)
         for (size_t a = 0; a < job->answers_padded; a += DOT_ROWS)
-            job->kernels->dot(scratch->z + r * job->stride, job->stride, learner->weight + a * job->stride,
-                              job->stride, (int)job->stride, scratch->x + r * job->answers_padded + a,
-                              job->answers_padded);
+            job->kernels->dot(scratch->z + r * job->stride, job->stride, learner->weight + a * job->stride, job->stride,
+                              (int)job->stride, scratch->x + r * job->answers_padded + a, job->answers_padded);
     job->kernels->concentrations(scratch->x, rows * job->answers_padded);
 }
 
@@ -141,23 +137,22 @@ static const uint16_t *votes_of(const struct fit_request *request, uint64_t row)
 }
 
 /* Adds one block's share of the batch gradient. Returns 0, or -1 when a loss is not finite. */
-static int train_block(const struct fit_job *job, struct scratch *scratch, struct learner *learner,
-                       const uint64_t *row, size_t rows, float weight)
+static int train_block(const struct fit_job *job, struct scratch *scratch, struct learner *learner, const uint64_t *row,
+                       size_t rows, float weight)
 {
     size_t answers = (size_t)job->heads->answers, padded = job->answers_padded;
     forward(job, scratch, learner, rows);
     for (size_t r = 0; r < rows; r++) {
         const float *alpha = scratch->x + r * padded;
-        double loss = likelihood_galaxy_gradient(job->request->schema, alpha, votes_of(job->request, row[r]),
-                                                 scratch->gradient);
+        double loss =
+            likelihood_galaxy_gradient(job->request->schema, alpha, votes_of(job->request, row[r]), scratch->gradient);
         if (!isfinite(loss)) {
             learner->failed = 1;
             learner->failed_row = row[r];
             return -1;
         }
         for (size_t a = 0; a < answers; a++)
-            scratch->slope[r * padded + a] =
-                (float)scratch->gradient[a] * head_alpha_slope(alpha[a]) * weight;
+            scratch->slope[r * padded + a] = (float)scratch->gradient[a] * head_alpha_slope(alpha[a]) * weight;
     }
     for (size_t a = 0; a < padded; a += TILE_ROWS)
         for (size_t i = 0; i < job->stride; i += TILE_COLUMNS)
@@ -300,12 +295,10 @@ static int fit(struct workers *workers, struct fit_job *job, struct fit_report *
 static int check(const struct fit_request *request, const struct head_set *heads)
 {
     if (heads->answers != request->schema->answers)
-        return error_set(ERROR_STATE,
-                         "heads with %d answers cannot be fitted to schema %s with %d: start new heads",
+        return error_set(ERROR_STATE, "heads with %d answers cannot be fitted to schema %s with %d: start new heads",
                          heads->answers, request->schema->name, request->schema->answers);
     if (request->train_count == 0 || request->train_count > UINT32_MAX)
-        return error_set(ERROR_INPUT,
-                         "%zu galaxies to train on: between 1 and 2^32 - 1 with votes are needed",
+        return error_set(ERROR_INPUT, "%zu galaxies to train on: between 1 and 2^32 - 1 with votes are needed",
                          request->train_count);
     if (request->batch < 1 || request->batch > HEAD_BATCH_MAX)
         return error_set(ERROR_INPUT, "batch %d is outside 1 .. %d", request->batch, HEAD_BATCH_MAX);
@@ -352,8 +345,7 @@ static int job_new(struct fit_job *job, int workers)
         learner->moment1 = zeroed(size, sizeof(float));
         learner->moment2 = zeroed(size, sizeof(float));
         learner->order = zeroed(job->request->train_count, sizeof *learner->order);
-        complete =
-            learner->weight && learner->gradient && learner->moment1 && learner->moment2 && learner->order;
+        complete = learner->weight && learner->gradient && learner->moment1 && learner->moment2 && learner->order;
         if (complete)
             exchange(job, head, 0);
     }

@@ -39,8 +39,8 @@ static int available(const struct head_kernels *list[3])
 {
     int count = 0;
 #ifdef __x86_64__
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl"))
         list[count++] = &kernels_avx512;
     if (__builtin_cpu_supports("avx2"))
         list[count++] = &kernels_avx2;

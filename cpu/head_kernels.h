@@ -28,16 +28,14 @@ struct head_kernels {
      * out[r][c] += sum over k < depth of a[r][k] b[k][c] for TILE_ROWS x TILE_COLUMNS outputs, k in order.
      * Strides in floats: a[r * a_row + k * a_depth], b[k * b_depth + c], out[r * out_row + c].
      */
-    void (*tile)(const float *a, size_t a_row, size_t a_depth, const float *b, size_t b_depth, int depth,
-                 float *out, size_t out_row);
+    void (*tile)(const float *a, size_t a_row, size_t a_depth, const float *b, size_t b_depth, int depth, float *out,
+                 size_t out_row);
 
     /* out[r][s] = dot product of row r of a and row s of b, DOT_ROWS of each. */
-    void (*dot)(const float *a, size_t a_row, const float *b, size_t b_row, int depth, float *out,
-                size_t out_row);
+    void (*dot)(const float *a, size_t a_row, const float *b, size_t b_row, int depth, float *out, size_t out_row);
 
     /* z = (embedding - shift) * scale; NaN for infinity */
-    void (*standardise)(const uint16_t *embedding, const float *shift, const float *scale, int inputs,
-                        float *z);
+    void (*standardise)(const uint16_t *embedding, const float *shift, const float *scale, int inputs, float *z);
 
     /*
      * mask[i] = 0 where uniform(i) < rate, else 1 / (1 - rate); uniform i is word i % 4 of philox(key, {i /
@@ -55,8 +53,8 @@ struct head_kernels {
                  size_t count);
 
     /* information_question() */
-    struct information (*question)(enum information_kind kind, const float *alpha, int answers, int passes,
-                                   int stride, int votes);
+    struct information (*question)(enum information_kind kind, const float *alpha, int answers, int passes, int stride,
+                                   int votes);
 };
 
 /* The best set this processor can run, or the one chosen by head_kernels_choose(). */

@@ -5,13 +5,12 @@
  * No include guard on purpose.
  */
 typedef float KERNEL(vector) __attribute__((vector_size(VECTOR_BYTES)));
-typedef float KERNEL(loose)
-    __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias)); /* anywhere in memory */
+typedef float KERNEL(loose) __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias)); /* anywhere in memory */
 #define LANES  (VECTOR_BYTES / 4)
 #define ACROSS (TILE_COLUMNS / LANES)
 
-static void KERNEL(tile)(const float *a, size_t a_row, size_t a_depth, const float *b, size_t b_depth,
-                         int depth, float *out, size_t out_row)
+static void KERNEL(tile)(const float *a, size_t a_row, size_t a_depth, const float *b, size_t b_depth, int depth,
+                         float *out, size_t out_row)
 {
     KERNEL(vector) sum[TILE_ROWS][ACROSS], right[ACROSS];
 #pragma GCC unroll 16
@@ -24,13 +23,11 @@ static void KERNEL(tile)(const float *a, size_t a_row, size_t a_depth, const flo
             right[v] = *(const KERNEL(loose) *)(b + (size_t)k * b_depth + v * LANES);
 #pragma GCC unroll 16
         for (int i = 0; i < TILE_ROWS * ACROSS; i++)
-            sum[i / ACROSS][i % ACROSS] +=
-                a[(size_t)(i / ACROSS) * a_row + (size_t)k * a_depth] * right[i % ACROSS];
+            sum[i / ACROSS][i % ACROSS] += a[(size_t)(i / ACROSS) * a_row + (size_t)k * a_depth] * right[i % ACROSS];
     }
 #pragma GCC unroll 16
     for (int i = 0; i < TILE_ROWS * ACROSS; i++)
-        *(KERNEL(loose) *)(out + (size_t)(i / ACROSS) * out_row + i % ACROSS * LANES) =
-            sum[i / ACROSS][i % ACROSS];
+        *(KERNEL(loose) *)(out + (size_t)(i / ACROSS) * out_row + i % ACROSS * LANES) = sum[i / ACROSS][i % ACROSS];
 }
 
 static void KERNEL(dot)(const float *a, size_t a_row, const float *b, size_t b_row, int depth, float *out,
@@ -66,8 +63,7 @@ static void KERNEL(standardise)(const uint16_t *restrict embedding, const float 
     }
 }
 
-static void KERNEL(dropout)(uint64_t key, const uint32_t counter[3], float rate, int inputs,
-                            float *restrict mask)
+static void KERNEL(dropout)(uint64_t key, const uint32_t counter[3], float rate, int inputs, float *restrict mask)
 {
     float keep = 1.0f / (1.0f - rate);
     for (uint32_t first = 0; (int)first * 4 < inputs; first += 8) {
@@ -76,8 +72,7 @@ static void KERNEL(dropout)(uint64_t key, const uint32_t counter[3], float rate,
             drawn[lane] = philox(key, first + lane, counter[0], counter[1], counter[2]);
         for (int lane = 0; lane < 8; lane++)
             for (int word = 0; word < 4; word++)
-                mask[4 * ((int)first + lane) + word] =
-                    philox_uniform(drawn[lane].word[word]) < rate ? 0.0f : keep;
+                mask[4 * ((int)first + lane) + word] = philox_uniform(drawn[lane].word[word]) < rate ? 0.0f : keep;
     }
 }
 
@@ -107,8 +102,8 @@ static void KERNEL(adam)(const struct adam_step *step, float *restrict weight, f
     }
 }
 
-static struct information KERNEL(question)(enum information_kind kind, const float *alpha, int answers,
-                                           int passes, int stride, int votes)
+static struct information KERNEL(question)(enum information_kind kind, const float *alpha, int answers, int passes,
+                                           int stride, int votes)
 {
     return information_question(kind, alpha, answers, passes, stride, votes);
 }

@@ -71,8 +71,7 @@ static int check(const struct score_request *request)
 {
     const struct head_set *heads = request->heads;
     if (heads->answers != request->schema->answers)
-        return error_set(ERROR_STATE,
-                         "heads with %d answers cannot score schema %s with %d: train a model for it",
+        return error_set(ERROR_STATE, "heads with %d answers cannot score schema %s with %d: train a model for it",
                          heads->answers, request->schema->name, request->schema->answers);
     if (request->passes < 1 || request->passes % heads->count || request->passes > INFORMATION_PASSES_MAX)
         return error_set(ERROR_INPUT, "%d passes over %d heads: use a multiple of the heads, at most %d",
@@ -115,10 +114,9 @@ static int job_new(struct score_job *job, int workers)
 {
     size_t weights = (size_t)job->columns * (size_t)job->inputs;
     if (weights * sizeof(float) > WEIGHTS_MAX)
-        return error_set(
-            ERROR_LIMIT,
-            "%d passes of %d answers need %zu MiB of masked weights, more than %zu: use fewer passes",
-            job->passes, job->answers, weights * sizeof(float) >> 20, WEIGHTS_MAX >> 20);
+        return error_set(ERROR_LIMIT,
+                         "%d passes of %d answers need %zu MiB of masked weights, more than %zu: use fewer passes",
+                         job->passes, job->answers, weights * sizeof(float) >> 20, WEIGHTS_MAX >> 20);
     job->weight = floats(weights);
     job->bias = floats((size_t)job->columns);
     job->scratch = calloc((size_t)workers, sizeof *job->scratch);
@@ -161,8 +159,7 @@ static void mean_fractions(const struct score_job *job, const struct question *q
         fraction[a] = (float)(mean[a] / job->passes);
 }
 
-static void inform(const struct score_job *job, struct scratch *scratch, const float *x, int votes_due,
-                   float *output)
+static void inform(const struct score_job *job, struct scratch *scratch, const float *x, int votes_due, float *output)
 {
     const struct schema *schema = job->request->schema;
     float *fraction = output + 2, *question_total = fraction + schema->answers,
@@ -172,8 +169,8 @@ static void inform(const struct score_job *job, struct scratch *scratch, const f
     for (int q = 0; q < schema->questions; q++) {
         const struct question *question = &schema->question[q];
         const float *alpha = scratch->alpha + question->first * job->stride;
-        struct information information = job->kernels->question(job->request->kind, alpha, question->count,
-                                                                job->passes, job->stride, votes_due);
+        struct information information =
+            job->kernels->question(job->request->kind, alpha, question->count, job->passes, job->stride, votes_due);
         mean_fractions(job, question, alpha, fraction + question->first);
         question_total[q] = (float)information.total;
         question_expected[q] = (float)information.expected;
@@ -219,14 +216,13 @@ static void score_block(void *context, long item, int worker)
         memcpy(scratch->x + r * columns, job->bias, columns * sizeof(float));
     for (size_t c = 0; c < columns; c += TILE_COLUMNS)
         for (size_t r = 0; r < padded; r += TILE_ROWS)
-            job->kernels->tile(scratch->z + r * inputs, inputs, 1, job->weight + c * inputs, TILE_COLUMNS,
-                               job->inputs, scratch->x + r * columns + c, columns);
+            job->kernels->tile(scratch->z + r * inputs, inputs, 1, job->weight + c * inputs, TILE_COLUMNS, job->inputs,
+                               scratch->x + r * columns + c, columns);
     for (size_t r = 0; r < rows; r++)
         reduce(job, scratch, first + r, scratch->x + r * columns);
 }
 
-int cpu_head_score(struct workers *workers, const struct score_request *request, backend_stop *stop,
-                   void *stop_context)
+int cpu_head_score(struct workers *workers, const struct score_request *request, backend_stop *stop, void *stop_context)
 {
     int result = check(request);
     if (result)

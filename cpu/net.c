@@ -53,9 +53,7 @@ struct plan {
 
 static int check(dnnl_status_t status, const char *what)
 {
-    return status == dnnl_success
-               ? 0
-               : error_set(ERROR_SYSTEM, "oneDNN cannot %s (status %d)", what, (int)status);
+    return status == dnnl_success ? 0 : error_set(ERROR_SYSTEM, "oneDNN cannot %s (status %d)", what, (int)status);
 }
 
 /* --- compiling
@@ -64,8 +62,7 @@ static int check(dnnl_status_t status, const char *what)
 /* scale[c] = gamma / sqrt(variance + epsilon), shift[c] = beta - mean * scale. */
 static void norm_factors(const float *norm, int channels, float epsilon, float *scale, float *shift)
 {
-    const float *gamma = norm, *beta = norm + channels, *mean = norm + 2 * channels,
-                *variance = norm + 3 * channels;
+    const float *gamma = norm, *beta = norm + channels, *mean = norm + 2 * channels, *variance = norm + 3 * channels;
     for (int c = 0; c < channels; c++) {
         scale[c] = gamma[c] / sqrtf(variance[c] + epsilon);
         shift[c] = beta[c] - mean[c] * scale[c];
@@ -80,8 +77,8 @@ static int conv_descriptor(struct plan *plan, struct step *step, int fuse_swish,
     int after = (out_side - 1) * layer->stride + layer->kernel - step->in_side - before;
     dnnl_dims_t source = {1, layer->in, step->in_side, step->in_side};
     dnnl_dims_t target = {1, layer->out, out_side, out_side};
-    dnnl_dims_t weights = {layer->groups, layer->out / layer->groups, layer->in / layer->groups,
-                           layer->kernel, layer->kernel};
+    dnnl_dims_t weights = {layer->groups, layer->out / layer->groups, layer->in / layer->groups, layer->kernel,
+                           layer->kernel};
     dnnl_dims_t bias = {layer->out}, strides = {layer->stride, layer->stride};
     dnnl_dims_t low = {before, before}, high = {after > 0 ? after : 0, after > 0 ? after : 0};
     dnnl_memory_desc_t source_layout, target_layout, weights_layout;
@@ -134,8 +131,7 @@ static int place_weights(struct plan *plan, struct step *step, const float *weig
                                  grouped ? dnnl_goihw : dnnl_oihw);
     dnnl_status_t status = dnnl_memory_create(&source, &plain, plan->engine, scaled);
     if (status == dnnl_success)
-        status =
-            dnnl_memory_create(&step->weights, &step->weights_layout, plan->engine, DNNL_MEMORY_ALLOCATE);
+        status = dnnl_memory_create(&step->weights, &step->weights_layout, plan->engine, DNNL_MEMORY_ALLOCATE);
     if (status == dnnl_success)
         status = dnnl_reorder_primitive_desc_create(&descriptor, &plain, plan->engine, &step->weights_layout,
                                                     plan->engine, NULL);
@@ -160,8 +156,7 @@ static int place_weights(struct plan *plan, struct step *step, const float *weig
 }
 
 /* One convolution; `norm` (may be NULL) is folded in, `fuse_swish` becomes the post-op. */
-static int compile_conv(struct plan *plan, struct step *step, const float *weights, const float *norm,
-                        int fuse_swish)
+static int compile_conv(struct plan *plan, struct step *step, const float *weights, const float *norm, int fuse_swish)
 {
     const struct layer *layer = step->layer;
     float scale[CHANNELS_MAX], shift[CHANNELS_MAX];
@@ -184,9 +179,8 @@ static int compile_conv(struct plan *plan, struct step *step, const float *weigh
         result = place_weights(plan, step, weights, norm ? scale : NULL);
     if (!result && norm) {
         void *bias;
-        result =
-            check(dnnl_memory_create(&step->bias, &step->bias_layout, plan->engine, DNNL_MEMORY_ALLOCATE),
-                  "make a bias");
+        result = check(dnnl_memory_create(&step->bias, &step->bias_layout, plan->engine, DNNL_MEMORY_ALLOCATE),
+                       "make a bias");
         if (!result && dnnl_memory_get_data_handle(step->bias, &bias) == dnnl_success)
             memcpy(bias, shift, (size_t)layer->out * sizeof *shift);
     }
@@ -227,9 +221,9 @@ static void assign_slots(struct plan *plan)
     int current = 0, kept_layer = -1, kept = 2;
     for (int i = 0; i < plan->steps; i++) {
         struct step *step = &plan->step[i];
-        int index = (int)(step->layer - plan->net.layer),
-            in_place = step->kind == STEP_SE || step->kind == STEP_SWISH || step->kind == STEP_NORM ||
-                       step->kind == STEP_ADD;
+        int index = (int)(step->layer - plan->net.layer), in_place = step->kind == STEP_SE ||
+                                                                     step->kind == STEP_SWISH ||
+                                                                     step->kind == STEP_NORM || step->kind == STEP_ADD;
         step->source_slot = current;
         step->add_slot = kept_layer >= 0 ? kept : 0;
         if (is_kept(&plan->net, index)) {
@@ -251,8 +245,7 @@ static int open_lanes(struct plan *plan)
         return error_set(ERROR_SYSTEM, "out of memory for a plan");
     for (int i = 0; i < plan->lanes; i++) {
         struct lane *lane = &plan->lane[i];
-        int result = check(dnnl_stream_create(&lane->stream, plan->engine, dnnl_stream_default_flags),
-                           "make a stream");
+        int result = check(dnnl_stream_create(&lane->stream, plan->engine, dnnl_stream_default_flags), "make a stream");
         if (result)
             return result;
         for (int s = 0; s < SLOTS; s++)
@@ -299,8 +292,7 @@ static int compile_step(struct plan *plan, int *index, const float **parameters,
     if (layer->kind == LAYER_CONV) {
         const float *norm = NULL;
         int swish = 0;
-        if (fold && last + 1 < net->layers && net->layer[last + 1].kind == LAYER_BATCH_NORM &&
-            !is_kept(net, last)) {
+        if (fold && last + 1 < net->layers && net->layer[last + 1].kind == LAYER_BATCH_NORM && !is_kept(net, last)) {
             norm = *parameters;
             *parameters += layer_parameter_count(&net->layer[++last]);
             if (last + 1 < net->layers && net->layer[last + 1].kind == LAYER_SWISH && !is_kept(net, last))
@@ -367,8 +359,7 @@ static int build_plan(struct workers *workers, const struct net *net, const floa
     return 0;
 }
 
-int cpu_compile(struct workers *workers, const struct net *net, const float *parameters,
-                struct plan **ret_plan)
+int cpu_compile(struct workers *workers, const struct net *net, const float *parameters, struct plan **ret_plan)
 {
     return build_plan(workers, net, parameters, 1, ret_plan);
 }
@@ -507,8 +498,8 @@ static int run_step(const struct plan *plan, const struct step *step, struct lan
             target[i] = source[i] + added[i];
         return 0;
     case STEP_POOL:
-        mean_over_pixels(source, (size_t)step->in_side * (size_t)step->in_side, (size_t)step->layer->out,
-                         lane->small, target);
+        mean_over_pixels(source, (size_t)step->in_side * (size_t)step->in_side, (size_t)step->layer->out, lane->small,
+                         target);
         return 0;
     }
     return 1;
@@ -531,8 +522,7 @@ static void run_image(void *context, long item, int worker)
     for (int i = 0; i < plan->steps; i++) {
         const struct step *step = &plan->step[i];
         const float *source = i ? lane->slot[step->source_slot] : run->images + (size_t)item * input_floats;
-        failed |=
-            run_step(plan, step, lane, source, lane->slot[step->add_slot], lane->slot[step->target_slot]);
+        failed |= run_step(plan, step, lane, source, lane->slot[step->add_slot], lane->slot[step->target_slot]);
     }
     size_t outputs = plan->step[plan->steps - 1].out_floats;
     memcpy(run->outputs + (size_t)item * outputs, lane->slot[plan->output_slot], outputs * sizeof(float));
@@ -616,18 +606,15 @@ static void take_statistics(void *context, long item, int worker)
         store_statistics(statistics, first + c, mean[c], squares[c]);
 }
 
-static void calibrate_norm(struct plan *plan, struct step *step, const float *values, size_t count,
-                           float *parameters)
+static void calibrate_norm(struct plan *plan, struct step *step, const float *values, size_t count, float *parameters)
 {
     size_t channels = (size_t)step->layer->out;
-    struct statistics statistics = {plan,     step,      values, count * step->out_floats / channels,
-                                    channels, parameters};
+    struct statistics statistics = {plan, step, values, count * step->out_floats / channels, channels, parameters};
     workers_run(plan->workers, take_statistics, &statistics,
                 (long)((channels + STATISTICS_CHANNELS - 1) / STATISTICS_CHANNELS));
 }
 
-int cpu_calibrate(struct workers *workers, const struct net *net, const float *images, size_t count,
-                  float *parameters)
+int cpu_calibrate(struct workers *workers, const struct net *net, const float *images, size_t count, float *parameters)
 {
     struct plan *plan;
     if (count == 0)
@@ -640,9 +627,8 @@ int cpu_calibrate(struct workers *workers, const struct net *net, const float *i
     float *buffer[3] = {malloc(buffer_floats * sizeof(float)), malloc(buffer_floats * sizeof(float)), NULL};
     int kept_layer = -1, at = 0;
     if (!buffer[0] || !buffer[1])
-        result =
-            error_set(ERROR_SYSTEM,
-                      "out of memory for calibrating on %zu images: lower trunk.calibration_images", count);
+        result = error_set(ERROR_SYSTEM, "out of memory for calibrating on %zu images: lower trunk.calibration_images",
+                           count);
     else
         memcpy(buffer[0], images, count * input_floats * sizeof(float));
     struct calibration calibration = {.plan = plan, .from_floats = input_floats};

@@ -166,8 +166,7 @@ int config_read(const char *path, struct config *ret_config)
             return result;
         snprintf(config.file, sizeof config.file, "%s", path);
     }
-    if (!config.run[0] &&
-        (result = file_path(config.run, sizeof config.run, "%s/run", config.state)))
+    if (!config.run[0] && (result = file_path(config.run, sizeof config.run, "%s/run", config.state)))
         return result;
     result = check_together(&config);
     if (result)
@@ -220,8 +219,8 @@ void config_reload(struct config *config, const struct config *next, char *ret_r
         if (keys[i].reloadable)
             memcpy(field(config, &keys[i]), field(next, &keys[i]), bytes);
         else if (used < size)
-            used += snprintf(ret_restart + used, (size_t)(size - used), "%s%s.%s", used ? ", " : "",
-                             keys[i].section, keys[i].name);
+            used += snprintf(ret_restart + used, (size_t)(size - used), "%s%s.%s", used ? ", " : "", keys[i].section,
+                             keys[i].name);
     }
 }
 
@@ -244,7 +243,11 @@ int config_score_kind(const struct config *config)
     static const struct {
         const char *name;
         enum information_kind kind;
-    } kinds[] = {{"votes", INFORMATION_VOTES}, {"one-vote", INFORMATION_ONE_VOTE}, {"binomial", INFORMATION_BINOMIAL}};
+    } kinds[] = {
+        {"votes",    INFORMATION_VOTES   },
+        {"one-vote", INFORMATION_ONE_VOTE},
+        {"binomial", INFORMATION_BINOMIAL}
+    };
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (strcmp(config->score_kind, kinds[i].name) == 0)
             return kinds[i].kind;

@@ -52,8 +52,8 @@ static int bind_socket(const char *folder, const char *name, mode_t mode, char *
     close(descriptor);
     unlink(path); /* left over from a daemon that was killed */
     descriptor = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (descriptor < 0 || bind(descriptor, (struct sockaddr *)&address, sizeof address) < 0 ||
-        chmod(path, mode) < 0 || listen(descriptor, CONTROL_CLIENTS_MAX) < 0) {
+    if (descriptor < 0 || bind(descriptor, (struct sockaddr *)&address, sizeof address) < 0 || chmod(path, mode) < 0 ||
+        listen(descriptor, CONTROL_CLIENTS_MAX) < 0) {
         result = error_set_errno("cannot listen on %s", path);
         if (descriptor >= 0)
             close(descriptor);

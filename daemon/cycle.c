@@ -1,7 +1,7 @@
 /*
- * The cycle: fit -> promote -> rank -> record -> publish -> mark, as one table of steps. A step is started, its
- * outcome moves to the next one; a failure waits a moment and starts the same step or the whole cycle again. One
- * cycle at a time, and every job it asks for is bounded and may be lost with the worker.
+ * The cycle: fit -> promote -> rank -> record -> publish -> mark, as one table of steps. A step is started,
+ * its outcome moves to the next one; a failure waits a moment and starts the same step or the whole cycle
+ * again. One cycle at a time, and every job it asks for is bounded and may be lost with the worker.
  */
 #include "base/clock.h"
 #include "base/error.h"
@@ -28,13 +28,13 @@ static const struct {
     int (*start)(struct daemon *daemon);
     enum cycle_step next, after_failure;
 } steps[] = {
-    [CYCLE_IDLE] = {"idle", NULL, CYCLE_FIT, CYCLE_IDLE},
-    [CYCLE_FIT] = {"training", start_fit, CYCLE_PROMOTE, CYCLE_FIT},
-    [CYCLE_PROMOTE] = {"judging", start_promote, CYCLE_RANK, CYCLE_PROMOTE},
-    [CYCLE_RANK] = {"ranking", start_rank, CYCLE_RECORD, CYCLE_RANK},
-    [CYCLE_RECORD] = {"recording", start_record, CYCLE_PUBLISH, CYCLE_RECORD},
-    [CYCLE_PUBLISH] = {"publishing", start_publish, CYCLE_MARK, CYCLE_PUBLISH},
-    [CYCLE_MARK] = {"marking", start_mark, CYCLE_IDLE, CYCLE_MARK},
+    [CYCLE_IDLE] = {"idle",       NULL,          CYCLE_FIT,     CYCLE_IDLE   },
+    [CYCLE_FIT] = {"training",   start_fit,     CYCLE_PROMOTE, CYCLE_FIT    },
+    [CYCLE_PROMOTE] = {"judging",    start_promote, CYCLE_RANK,    CYCLE_PROMOTE},
+    [CYCLE_RANK] = {"ranking",    start_rank,    CYCLE_RECORD,  CYCLE_RANK   },
+    [CYCLE_RECORD] = {"recording",  start_record,  CYCLE_PUBLISH, CYCLE_RECORD },
+    [CYCLE_PUBLISH] = {"publishing", start_publish, CYCLE_MARK,    CYCLE_PUBLISH},
+    [CYCLE_MARK] = {"marking",    start_mark,    CYCLE_IDLE,    CYCLE_MARK   },
 };
 
 const char *cycle_step_name(enum cycle_step step)
@@ -54,8 +54,7 @@ static void next_step(struct daemon *daemon)
         if (!cycle->fit_failed)
             daemon->problem[0] = 0;
         log_info("cycle %llu done in %.1f s: model %u, %ld labelled, %zu in the queue",
-                 (unsigned long long)cycle->number, cycle->last_s, cycle->champion, cycle->labels,
-                 daemon->queue.count);
+                 (unsigned long long)cycle->number, cycle->last_s, cycle->champion, cycle->labels, daemon->queue.count);
     }
 }
 
@@ -69,7 +68,8 @@ static void step_failed(struct daemon *daemon)
     cycle->retry_at_ms = clock_ms() + ((int64_t)RETRY_MS << (cycle->failures < 5 ? cycle->failures++ : 5));
 }
 
-/* --- fit ---------------------------------------------------------------------------------------------------- */
+/* --- fit
+ * ---------------------------------------------------------------------------------------------------- */
 
 static void on_promotion_recorded(void *context, int code, const struct database_result *result)
 {
@@ -151,7 +151,8 @@ static int start_promote(struct daemon *daemon)
     return 0;
 }
 
-/* --- rank --------------------------------------------------------------------------------------------------- */
+/* --- rank
+ * --------------------------------------------------------------------------------------------------- */
 
 /* Takes out what may not be offered any longer before the free places are counted. */
 static void expire_leases(struct daemon *daemon)
@@ -192,6 +193,9 @@ static void on_ranked(void *context, int code, const json_t *answer)
         step_failed(daemon);
         return;
     }
+    double score_s = json_number_value(json_object_get(answer, "score_s"));
+    if (score_s > 0)
+        daemon->cycle.scored_per_s = json_number_value(json_object_get(answer, "scored")) / score_s;
     json_array_foreach(json_object_get(answer, "selected"), index, triple)
     {
         if (daemon->queue.count >= (size_t)daemon->config.queue_size)
@@ -211,15 +215,16 @@ static int start_rank(struct daemon *daemon)
         return error_set(ERROR_UNAVAILABLE, "the worker is %s", worker_state_name(daemon->worker.state));
     expire_leases(daemon);
     queue_count(&daemon->queue, &daemon->pool, request);
-    return worker_link_send(
-        &daemon->worker, "rank",
-        json_pack("{s:I,s:I,s:I,s:i,s:i,s:i}", "model", (json_int_t)cycle->champion, "cycle",
-                  (json_int_t)cycle->number, "queue_size", (json_int_t)daemon->config.queue_size, "kept_holdout",
-                  request->kept_holdout, "kept_random", request->kept_random, "kept_active", request->kept_active),
-        on_ranked, daemon);
+    return worker_link_send(&daemon->worker, "rank",
+                            json_pack("{s:I,s:I,s:I,s:i,s:i,s:i}", "model", (json_int_t)cycle->champion, "cycle",
+                                      (json_int_t)cycle->number, "queue_size", (json_int_t)daemon->config.queue_size,
+                                      "kept_holdout", request->kept_holdout, "kept_random", request->kept_random,
+                                      "kept_active", request->kept_active),
+                            on_ranked, daemon);
 }
 
-/* --- record and publish ------------------------------------------------------------------------------------- */
+/* --- record and publish
+ * ------------------------------------------------------------------------------------- */
 
 static void on_recorded(void *context, int code, const struct database_result *result)
 {
@@ -234,10 +239,8 @@ static int start_record(struct daemon *daemon)
 {
     struct cycle *cycle = &daemon->cycle;
     arena_reset(&daemon->memory);
-    struct cycle_row row = {.number = cycle->number,
-                            .model = cycle->champion,
-                            .horizon = cycle->horizon,
-                            .labels = cycle->labels};
+    struct cycle_row row = {
+        .number = cycle->number, .model = cycle->champion, .horizon = cycle->horizon, .labels = cycle->labels};
     return cycles_send_queue(daemon->database, &row, daemon->queue.entries, daemon->queue.count, &daemon->memory,
                              on_recorded, daemon);
 }
@@ -257,7 +260,8 @@ static int start_mark(struct daemon *daemon)
     return cycles_send_published(daemon->database, daemon->cycle.number, on_recorded, daemon);
 }
 
-/* --- when to start ------------------------------------------------------------------------------------------ */
+/* --- when to start
+ * ------------------------------------------------------------------------------------------ */
 
 /* A first queue is drawn when the pool is embedded, or enough of it that the draw is a fair one. */
 static bool is_cold_too_early(const struct daemon *daemon)

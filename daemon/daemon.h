@@ -35,19 +35,20 @@ struct sync {
 };
 
 struct embed {
-    bool in_flight;      /* a page or a job is out */
-    uint64_t after_key;  /* galaxies up to here are embedded or bad */
-    uint64_t page_last;  /* last key of the page in hand */
+    bool in_flight;     /* a page or a job is out */
+    uint64_t after_key; /* galaxies up to here are embedded or bad */
+    uint64_t page_last; /* last key of the page in hand */
     uint64_t embedded, bad;
-    int64_t retry_at_ms; /* after a failure */
+    double images, seconds; /* of all embedding jobs since the start: the rate in status */
+    int64_t retry_at_ms;    /* after a failure */
 };
 
 struct ingest {
     bool in_flight;
-    int64_t next_ms;         /* next poll */
-    bool more;               /* the last batch was full */
-    uint64_t horizon;        /* xid up to which votes are in the tallies */
-    uint64_t fitted_horizon; /* horizon of the last cycle started */
+    int64_t next_ms;                     /* next poll */
+    bool more;                           /* the last batch was full */
+    uint64_t horizon;                    /* xid up to which votes are in the tallies */
+    uint64_t fitted_horizon;             /* horizon of the last cycle started */
     long applied, quarantined, repeated; /* in all */
     long waiting;                        /* applied since the last cycle started */
     int64_t waiting_since_ms;
@@ -62,14 +63,15 @@ struct cycle {
     uint64_t horizon;      /* votes the ranking rests on */
     uint32_t model_number; /* highest model number ever given */
     uint32_t champion;
-    long labels;           /* labelled galaxies at the last fit */
-    bool rank_only;        /* skip training once: after a rollback */
-    bool fit_failed;       /* in this cycle */
-    int failures;          /* steps failed in a row, for the delay */
-    bool wanted;           /* asked for by the operator, a rollback or new galaxies */
+    long labels;     /* labelled galaxies at the last fit */
+    bool rank_only;  /* skip training once: after a rollback */
+    bool fit_failed; /* in this cycle */
+    int failures;    /* steps failed in a row, for the delay */
+    bool wanted;     /* asked for by the operator, a rollback or new galaxies */
     int64_t started_ms, retry_at_ms, ended_ms;
     double last_s;
-    char reason[256];      /* of the last promotion decision */
+    double scored_per_s; /* galaxies, in the last ranking; 0 = none yet */
+    char reason[256];    /* of the last promotion decision */
     struct select_request request;
 };
 

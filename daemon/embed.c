@@ -1,6 +1,6 @@
 /*
- * Galaxies without an embedding go to the worker, a chunk at a time in key order; images that cannot be read are put
- * into quarantine with their reason and never stop anything.
+ * Galaxies without an embedding go to the worker, a chunk at a time in key order; images that cannot be read
+ * are put into quarantine with their reason and never stop anything.
  */
 #include "base/clock.h"
 #include "base/error.h"
@@ -66,6 +66,8 @@ static void on_embedded(void *context, int code, const json_t *answer)
         daemon_retract(daemon, key, "bad_image");
         galaxies_send_bad(daemon->database, key, reason ? reason : "unreadable");
     }
+    embed->images += json_number_value(json_object_get(answer, "embedded"));
+    embed->seconds += json_number_value(json_object_get(answer, "seconds"));
     while (embed->after_key < embed->page_last)
         count_galaxy(daemon, ++embed->after_key);
     if (embed_finished(daemon)) {
@@ -106,6 +108,6 @@ void embed_step(struct daemon *daemon)
     if (embed->after_key >= daemon->galaxies || daemon->worker.state != WORKER_IDLE || daemon->cycle.in_flight ||
         daemon->cycle.step == CYCLE_FIT || daemon->cycle.step == CYCLE_RANK)
         return;
-    embed->in_flight = galaxies_send_page(daemon->database, embed->after_key, (int)daemon->config.embed_chunk,
-                                          on_page, daemon) == 0;
+    embed->in_flight =
+        galaxies_send_page(daemon->database, embed->after_key, (int)daemon->config.embed_chunk, on_page, daemon) == 0;
 }

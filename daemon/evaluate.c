@@ -34,7 +34,8 @@ struct evaluation {
 };
 
 /* Row of the test galaxy with this id, or -1. The test split is small; a linear look is enough for a report. */
-static int64_t find_test_galaxy(const struct evaluation *evaluation, const uint64_t *rows, size_t count, const char *id_str)
+static int64_t find_test_galaxy(const struct evaluation *evaluation, const uint64_t *rows, size_t count,
+                                const char *id_str)
 {
     for (size_t i = 0; i < count; i++)
         if (strcmp(pool_identity(&evaluation->pool, rows[i])->id_str, id_str) == 0)
@@ -75,14 +76,16 @@ static int read_oracle(struct evaluation *evaluation, const char *path)
         evaluation->row[evaluation->count++] = (uint64_t)row;
     }
     if (!result) {
-        result = got < 0 ? got : catalogue_vote_columns(catalogue) ? 0
+        result = got < 0 ? got
+                 : catalogue_vote_columns(catalogue)
+                     ? 0
                      : error_set(ERROR_INPUT, "%s has no vote columns of schema %s", path, evaluation->schema.name);
         catalogue_close(catalogue);
     }
     free(tests);
-    return result || evaluation->count ? result
-                                       : error_set(ERROR_STATE, "no embedded test galaxy is in %s (the pool has %zu)", path,
-                                                   test_count);
+    return result || evaluation->count
+               ? result
+               : error_set(ERROR_STATE, "no embedded test galaxy is in %s (the pool has %zu)", path, test_count);
 }
 
 static int evaluate_model(struct evaluation *evaluation, const struct model *model, struct metrics *metrics)
@@ -121,7 +124,8 @@ static int evaluate_constant(struct evaluation *evaluation, double lower, double
     struct vote_rows rows = {evaluation->votes, answers * sizeof(uint16_t), NULL, evaluation->count};
     int result = likelihood_constant_fit(&evaluation->schema, &rows, lower, upper, constant);
     for (size_t i = 0; i < evaluation->count && !result; i++)
-        *nll += likelihood_galaxy(&evaluation->schema, constant, evaluation->votes + i * answers) / (double)evaluation->count;
+        *nll += likelihood_galaxy(&evaluation->schema, constant, evaluation->votes + i * answers) /
+                (double)evaluation->count;
     return result;
 }
 
@@ -164,8 +168,8 @@ static void print_evaluation(const struct evaluation *evaluation, json_t *list, 
     size_t index;
     if (json) {
         json_t *answer = json_pack("{s:I,s:f,s:f,s:O}", "galaxies", (json_int_t)evaluation->count, "constant_nll",
-                                   evaluation->constant_nll, "constant_nll_unbounded", evaluation->constant_nll_unbounded,
-                                   "models", list);
+                                   evaluation->constant_nll, "constant_nll_unbounded",
+                                   evaluation->constant_nll_unbounded, "models", list);
         json_dumpf(answer, stdout, JSON_COMPACT);
         putchar('\n');
         json_decref(answer);
@@ -173,7 +177,8 @@ static void print_evaluation(const struct evaluation *evaluation, json_t *list, 
     }
     printf("%zu test galaxies; the best constant a head can predict has an NLL of %.4f, the best of all %.4f\n"
            "%6s %8s %10s %10s\n",
-           evaluation->count, evaluation->constant_nll, evaluation->constant_nll_unbounded, "model", "labels", "NLL", "RMSE");
+           evaluation->count, evaluation->constant_nll, evaluation->constant_nll_unbounded, "model", "labels", "NLL",
+           "RMSE");
     json_array_foreach(list, index, model)
         printf("%6lld %8lld %10.4f %10.4f\n", (long long)json_integer_value(json_object_get(model, "number")),
                (long long)json_integer_value(json_object_get(model, "labels")),

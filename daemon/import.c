@@ -71,10 +71,8 @@ static int catalogue_folder(const char *catalogue, char *folder, size_t size)
 static int import_into(struct database *database, const struct schema *schema, const char *path,
                        const struct catalogue_summary *summary, int without_votes, struct import_report *report)
 {
-    struct importing importing = {.without_votes = without_votes,
-                                  .show_progress = isatty(2),
-                                  .total = summary->rows,
-                                  .started_s = clock_s()};
+    struct importing importing = {
+        .without_votes = without_votes, .show_progress = isatty(2), .total = summary->rows, .started_s = clock_s()};
     int result = migrate_run(database);
     if (!result)
         result = galaxies_register(database, schema);
@@ -88,8 +86,8 @@ static int import_into(struct database *database, const struct schema *schema, c
     return result;
 }
 
-static void report_import(const struct catalogue_summary *summary, const struct import_report *report, int without_votes,
-                          int json)
+static void report_import(const struct catalogue_summary *summary, const struct import_report *report,
+                          int without_votes, int json)
 {
     double part = report->split_fraction * (double)report->rows;
     if (json) {

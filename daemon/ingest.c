@@ -71,7 +71,7 @@ void ingest_step(struct daemon *daemon)
         database_state(daemon->database) != DATABASE_READY)
         return;
     ingest->next_ms = now_ms + daemon->config.poll_ms;
-    if (votes_send_apply(daemon->database, (int)daemon->config.vote_batch, (int)daemon->config.retire_votes,
-                         on_applied, daemon) == 0)
+    if (votes_send_apply(daemon->database, (int)daemon->config.vote_batch, (int)daemon->config.retire_votes, on_applied,
+                         daemon) == 0)
         ingest->in_flight = true;
 }

@@ -13,7 +13,7 @@
  *     {"job": N, "ok": false, "code": N, "message": "..."}
  *     {"job": N, "ok": true, ...}   embed: embedded, bad [[key, "reason"], ...], seconds
  *                                   fit: labels, epochs, holdout_nll, champion_nll, constant_nll, promoted, reason, seconds
- *                                   rank: scored, seconds, selected [[key, "stream", probability], ...]
+ *                                   rank: scored, score_s, seconds, selected [[key, "stream", probability], ...]
  */
 #ifndef TRIAGE_DAEMON_JOBS_H
 #define TRIAGE_DAEMON_JOBS_H

@@ -33,5 +33,8 @@ void log_line(enum log_level level, const char *format, ...)
     gmtime_r(&now.tv_sec, &parts);
     strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%S", &parts);
     fprintf(stderr, "%s.%03ldZ %s[%d] %s%s\n", stamp, now.tv_nsec / 1000000, log_who, (int)getpid(),
-            level == LOG_LEVEL_ERROR ? "error: " : level == LOG_LEVEL_WARNING ? "warning: " : "", text);
+            level == LOG_LEVEL_ERROR     ? "error: "
+            : level == LOG_LEVEL_WARNING ? "warning: "
+                                         : "",
+            text);
 }

@@ -55,11 +55,14 @@ static const struct verb {
     int (*run)(const struct config *config, const struct options *options);
     const char *help;
 } verbs[] = {
-    {"run", "[-n] [--config FILE]", 0, do_run, "serve; -n checks the configuration and prints it"},
-    {"import", "[--config FILE] CATALOGUE [--without-votes] [--json]", 1, do_import, "take galaxies from a CSV catalogue"},
-    {"evaluate", "[--config FILE] --oracle CATALOGUE [--json]", 0, do_evaluate, "every stored model on the test galaxies"},
-    {"model", "summary [--config FILE] [--json]", 1, do_model, "the network, layer by layer"},
-    {"worker", "--endpoint ENDPOINT [--config FILE]", 0, do_worker, "internal: the process that computes, started by run"},
+    {"run",      "[-n] [--config FILE]",                                 0, do_run,      "serve; -n checks the configuration and prints it"},
+    {"import",   "[--config FILE] CATALOGUE [--without-votes] [--json]", 1, do_import,
+     "take galaxies from a CSV catalogue"                                                                                                  },
+    {"evaluate", "[--config FILE] --oracle CATALOGUE [--json]",          0, do_evaluate,
+     "every stored model on the test galaxies"                                                                                             },
+    {"model",    "summary [--config FILE] [--json]",                     1, do_model,    "the network, layer by layer"                     },
+    {"worker",   "--endpoint ENDPOINT [--config FILE]",                  0, do_worker,
+     "internal: the process that computes, started by run"                                                                                 },
 };
 
 static void print_help(FILE *out)
@@ -82,9 +85,14 @@ static int parse(struct options *options, const struct verb *verb, int count, ch
         const char *name;
         const char **text;
         int *flag;
-    } known[] = {{"--config", &options->config, NULL},     {"--oracle", &options->oracle, NULL},
-                 {"--endpoint", &options->endpoint, NULL}, {"--json", NULL, &options->json},
-                 {"-n", NULL, &options->check_only},       {"--without-votes", NULL, &options->without_votes}};
+    } known[] = {
+        {"--config",        &options->config,   NULL                   },
+        {"--oracle",        &options->oracle,   NULL                   },
+        {"--endpoint",      &options->endpoint, NULL                   },
+        {"--json",          NULL,               &options->json         },
+        {"-n",              NULL,               &options->check_only   },
+        {"--without-votes", NULL,               &options->without_votes}
+    };
     for (int i = 0; i < count; i++) {
         size_t k = 0;
         while (k < sizeof known / sizeof *known && strcmp(known[k].name, words[i]) != 0)

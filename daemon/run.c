@@ -77,8 +77,7 @@ static int open_state(struct daemon *daemon)
 static int restore(struct daemon *daemon, struct database *database)
 {
     struct cycles_state state;
-    int result = cycles_restore(database, &state, daemon->queue.entries, daemon->queue.capacity,
-                                &daemon->queue.count);
+    int result = cycles_restore(database, &state, daemon->queue.entries, daemon->queue.capacity, &daemon->queue.count);
     if (result)
         return result;
     daemon->cycle.number = state.cycle;
@@ -232,9 +231,8 @@ static void feed_watchdog(const struct daemon *daemon, int64_t interval_ms, int6
         return;
     *fed_ms = now_ms;
     notify_send("WATCHDOG=1\nSTATUS=%llu galaxies, model %u, cycle %llu, %ld votes, database %s",
-                (unsigned long long)daemon->galaxies, daemon->cycle.champion,
-                (unsigned long long)daemon->cycle.number, daemon->ingest.applied,
-                database_state(daemon->database) == DATABASE_READY ? "ok" : "down");
+                (unsigned long long)daemon->galaxies, daemon->cycle.champion, (unsigned long long)daemon->cycle.number,
+                daemon->ingest.applied, database_state(daemon->database) == DATABASE_READY ? "ok" : "down");
 }
 
 static void turn_loop(struct daemon *daemon, int signals)

@@ -58,10 +58,10 @@ static int take_galaxy(struct daemon *daemon, const struct database_result *resu
     snprintf(identity->id_str, sizeof identity->id_str, "%s", id_str);
     struct pool_state *state = pool_state(&daemon->pool, key - 1);
     uint8_t queued = state->flags & POOL_QUEUED;
-    state->flags = (uint8_t)(queued | (true_value(result, row, 4) ? POOL_EXCLUDED : 0) |
-                             (true_value(result, row, 5) ? POOL_PINNED : 0) |
-                             (true_value(result, row, 6) ? POOL_BAD : 0) |
-                             (true_value(result, row, 7) ? POOL_RETIRED : 0));
+    state->flags =
+        (uint8_t)(queued | (true_value(result, row, 4) ? POOL_EXCLUDED : 0) |
+                  (true_value(result, row, 5) ? POOL_PINNED : 0) | (true_value(result, row, 6) ? POOL_BAD : 0) |
+                  (true_value(result, row, 7) ? POOL_RETIRED : 0));
     state->split = (uint8_t)unsigned_value(result, row, 3);
     state->root_votes = (uint16_t)unsigned_value(result, row, 8);
     memset(pool_tally(&daemon->pool, key - 1), 0, (size_t)daemon->schema.answers * sizeof(uint16_t));
@@ -160,8 +160,8 @@ void sync_step(struct daemon *daemon)
     if (sync->step == SYNC_GALAXIES)
         code = galaxies_send_page(daemon->database, sync->after_key, SYNC_PAGE, on_galaxies, daemon);
     else if (sync->step == SYNC_TALLIES)
-        code = galaxies_send_tallies(daemon->database, sync->after_key, sync->after_key + SYNC_PAGE, on_tallies,
-                                     daemon);
+        code =
+            galaxies_send_tallies(daemon->database, sync->after_key, sync->after_key + SYNC_PAGE, on_tallies, daemon);
     else if (sync->step == SYNC_CURSOR)
         code = votes_send_cursor(daemon->database, on_cursor, daemon);
     else {

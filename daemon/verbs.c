@@ -1,6 +1,6 @@
 /*
- * What triagectl can ask, one small function per verb, dispatched by one table. Answers that need the database are
- * given when it has answered; nothing here waits.
+ * What triagectl can ask, one small function per verb, dispatched by one table. Answers that need the
+ * database are given when it has answered; nothing here waits.
  */
 #include "base/clock.h"
 #include "base/error.h"
@@ -38,7 +38,8 @@ static void refuse_with_message(struct daemon *daemon, control_client client)
     control_refuse(daemon->control, client, PROTO_EXIT_REFUSED, "%s", error_message());
 }
 
-/* --- status ------------------------------------------------------------------------------------------------- */
+/* --- status
+ * ------------------------------------------------------------------------------------------------- */
 
 static json_t *problems(const struct daemon *daemon)
 {
@@ -74,27 +75,29 @@ static void verb_status(struct daemon *daemon, control_client client, const json
     const char *epoch;
     uint64_t sequence;
     daemon->publisher->position(daemon->feed, &epoch, &sequence);
-    json_t *answer = json_pack(
-        "{s:b, s:s, s:s, s:s, s:b, s:b, s:I, s:I, s:I, s:I, s:s}", "ok", 1, "name", daemon->config.name, "version",
-        TRIAGE_VERSION, "state", state_word(daemon), "paused", daemon->paused, "ready", daemon->ready, "uptime_s",
-        (json_int_t)(clock_ms() - daemon->started_ms) / 1000, "champion", (json_int_t)daemon->cycle.champion,
-        "queue_length", (json_int_t)daemon->queue.count, "queue_size", (json_int_t)daemon->config.queue_size,
-        "database", database_word(daemon));
+    json_t *answer =
+        json_pack("{s:b, s:s, s:s, s:s, s:b, s:b, s:I, s:I, s:I, s:I, s:s}", "ok", 1, "name", daemon->config.name,
+                  "version", TRIAGE_VERSION, "state", state_word(daemon), "paused", daemon->paused, "ready",
+                  daemon->ready, "uptime_s", (json_int_t)(clock_ms() - daemon->started_ms) / 1000, "champion",
+                  (json_int_t)daemon->cycle.champion, "queue_length", (json_int_t)daemon->queue.count, "queue_size",
+                  (json_int_t)daemon->config.queue_size, "database", database_word(daemon));
     json_object_set_new(answer, "schema",
                         json_pack("{s:s,s:s}", "name", daemon->schema.name, "hash", daemon->schema.hash));
     json_object_set_new(answer, "galaxies",
-                        json_pack("{s:I,s:I,s:I,s:I,s:I}", "total", (json_int_t)daemon->galaxies, "embedded",
+                        json_pack("{s:I,s:I,s:I,s:I,s:I,s:f}", "total", (json_int_t)daemon->galaxies, "embedded",
                                   (json_int_t)daemon->embed.embedded, "bad", (json_int_t)daemon->embed.bad, "retired",
-                                  (json_int_t)daemon->retired, "labelled", (json_int_t)daemon->labelled));
+                                  (json_int_t)daemon->retired, "labelled", (json_int_t)daemon->labelled,
+                                  "embedded_per_s",
+                                  daemon->embed.seconds > 0 ? daemon->embed.images / daemon->embed.seconds : 0.0));
     json_object_set_new(answer, "votes",
                         json_pack("{s:I,s:I,s:I,s:I,s:s}", "applied", (json_int_t)daemon->ingest.applied, "repeated",
                                   (json_int_t)daemon->ingest.repeated, "quarantined",
                                   (json_int_t)daemon->ingest.quarantined, "waiting", (json_int_t)daemon->ingest.waiting,
                                   "database_url", daemon->database_url));
     json_object_set_new(answer, "cycle",
-                        json_pack("{s:I,s:s,s:f,s:I}", "number", (json_int_t)daemon->cycle.number, "step",
-                                  cycle_step_name(daemon->cycle.step), "last_s", daemon->cycle.last_s, "labels",
-                                  (json_int_t)daemon->cycle.labels));
+                        json_pack("{s:I,s:s,s:f,s:f,s:I}", "number", (json_int_t)daemon->cycle.number, "step",
+                                  cycle_step_name(daemon->cycle.step), "last_s", daemon->cycle.last_s, "scored_per_s",
+                                  daemon->cycle.scored_per_s, "labels", (json_int_t)daemon->cycle.labels));
     json_object_set_new(answer, "feed",
                         json_pack("{s:s,s:I,s:s,s:s}", "epoch", epoch, "seq", (json_int_t)sequence, "publish",
                                   daemon->config.feed_publish, "snapshot", daemon->config.feed_snapshot));
@@ -109,7 +112,8 @@ static void verb_status(struct daemon *daemon, control_client client, const json
     control_answer(daemon->control, client, answer);
 }
 
-/* --- the queue and its galaxies ------------------------------------------------------------------------------ */
+/* --- the queue and its galaxies
+ * ------------------------------------------------------------------------------ */
 
 static void verb_queue(struct daemon *daemon, control_client client, const json_t *request)
 {
@@ -121,12 +125,12 @@ static void verb_queue(struct daemon *daemon, control_client client, const json_
     json_t *entries = json_array();
     for (size_t i = 0; i < daemon->queue.count && i < limit; i++) {
         const struct queue_entry *entry = &daemon->queue.entries[i];
-        json_array_append_new(
-            entries, json_pack("{s:s,s:i,s:s,s:f,s:f,s:f,s:f,s:i,s:I}", "id", entry->id_str, "rank", (int)entry->rank,
-                               "stream", stream_name((enum stream)entry->stream), "probability", entry->probability,
-                               "score", (double)entry->score, "total", (double)entry->total, "expected",
-                               (double)entry->expected, "model", (int)entry->model, "leased_until_ms",
-                               (json_int_t)entry->leased_until_ms));
+        json_array_append_new(entries,
+                              json_pack("{s:s,s:i,s:s,s:f,s:f,s:f,s:f,s:i,s:I}", "id", entry->id_str, "rank",
+                                        (int)entry->rank, "stream", stream_name((enum stream)entry->stream),
+                                        "probability", entry->probability, "score", (double)entry->score, "total",
+                                        (double)entry->total, "expected", (double)entry->expected, "model",
+                                        (int)entry->model, "leased_until_ms", (json_int_t)entry->leased_until_ms));
     }
     control_answer(daemon->control, client,
                    json_pack("{s:b,s:s,s:I,s:I,s:I,s:o}", "ok", 1, "epoch", epoch, "seq", (json_int_t)sequence,
@@ -158,10 +162,10 @@ static json_t *question_parts(const struct daemon *daemon, uint64_t row)
             json_object_set_new(answers, schema->answer[a].name, json_real((double)fraction[a]));
             json_object_set_new(votes, schema->answer[a].name, json_integer(pool_tally(&daemon->pool, row)[a]));
         }
-        json_array_append_new(list, json_pack("{s:s,s:f,s:f,s:f,s:f,s:o,s:o}", "name", schema->question[q].name, "asked",
-                                              (double)reached[q], "information", (double)(total[q] - expected[q]),
-                                              "total", (double)total[q], "expected", (double)expected[q], "answers",
-                                              answers, "votes", votes));
+        json_array_append_new(list, json_pack("{s:s,s:f,s:f,s:f,s:f,s:o,s:o}", "name", schema->question[q].name,
+                                              "asked", (double)reached[q], "information",
+                                              (double)(total[q] - expected[q]), "total", (double)total[q], "expected",
+                                              (double)expected[q], "answers", answers, "votes", votes));
     }
     return list;
 }
@@ -192,12 +196,11 @@ static void verb_why(struct daemon *daemon, control_client client, const json_t 
         return;
     const struct pool_score *score = pool_score(&daemon->pool, key - 1);
     const struct pool_state *state = pool_state(&daemon->pool, key - 1);
-    json_t *answer =
-        json_pack("{s:b,s:s,s:I,s:o,s:s,s:i,s:b,s:f,s:f,s:f,s:i}", "ok", 1, "id",
-                  pool_identity(&daemon->pool, key - 1)->id_str, "key", (json_int_t)key, "words",
-                  rank_in_words(daemon, key), "split", splits[state->split & 3], "root_votes", (int)state->root_votes,
-                  "pinned", (state->flags & POOL_PINNED) != 0, "score", (double)score_round(score->score), "total",
-                  (double)score->total, "expected", (double)score->expected, "model", (int)score->model);
+    json_t *answer = json_pack(
+        "{s:b,s:s,s:I,s:o,s:s,s:i,s:b,s:f,s:f,s:f,s:i}", "ok", 1, "id", pool_identity(&daemon->pool, key - 1)->id_str,
+        "key", (json_int_t)key, "words", rank_in_words(daemon, key), "split", splits[state->split & 3], "root_votes",
+        (int)state->root_votes, "pinned", (state->flags & POOL_PINNED) != 0, "score", (double)score_round(score->score),
+        "total", (double)score->total, "expected", (double)score->expected, "model", (int)score->model);
     if (score->model)
         json_object_set_new(answer, "questions", question_parts(daemon, key - 1));
     control_answer(daemon->control, client, answer);
@@ -210,9 +213,9 @@ struct marking {
     bool on;
 };
 static const struct marking markings[] = {
-    {"pin", "pinned", POOL_PINNED, true},
-    {"unpin", "pinned", POOL_PINNED, false},
-    {"exclude", "excluded", POOL_EXCLUDED, true},
+    {"pin",     "pinned",   POOL_PINNED,   true },
+    {"unpin",   "pinned",   POOL_PINNED,   false},
+    {"exclude", "excluded", POOL_EXCLUDED, true },
     {"include", "excluded", POOL_EXCLUDED, false},
 };
 
@@ -246,7 +249,10 @@ static void mark(struct daemon *daemon, control_client client, const json_t *req
     struct marking_request *pending = key ? malloc(sizeof *pending) : NULL;
     if (!pending)
         return;
-    *pending = (struct marking_request){{daemon, client}, marking, key};
+    *pending = (struct marking_request){
+        {daemon, client},
+        marking, key
+    };
     if (galaxies_send_mark(daemon->database, key, marking->column, marking->on, on_marked, pending)) {
         refuse_with_message(daemon, client);
         free(pending);
@@ -261,7 +267,8 @@ static void verb_mark(struct daemon *daemon, control_client client, const json_t
             mark(daemon, client, request, &markings[i]);
 }
 
-/* --- lists from the database ---------------------------------------------------------------------------------- */
+/* --- lists from the database
+ * ---------------------------------------------------------------------------------- */
 
 static void on_bad_list(void *context, int code, const struct database_result *result)
 {
@@ -272,9 +279,9 @@ static void on_bad_list(void *context, int code, const struct database_result *r
     else {
         json_t *list = json_array();
         for (int row = 0; row < database_rows(result); row++)
-            json_array_append_new(list, json_pack("{s:s,s:s,s:s}", "id", database_value(result, row, 0), "file_loc",
-                                                  database_value(result, row, 1), "reason",
-                                                  database_value(result, row, 2)));
+            json_array_append_new(list,
+                                  json_pack("{s:s,s:s,s:s}", "id", database_value(result, row, 0), "file_loc",
+                                            database_value(result, row, 1), "reason", database_value(result, row, 2)));
         control_answer(daemon->control, waiting->client,
                        json_pack("{s:b,s:I,s:o}", "ok", 1, "total", (json_int_t)daemon->embed.bad, "galaxies", list));
     }
@@ -319,9 +326,8 @@ static void on_quarantine(void *context, int code, const struct database_result 
     else {
         json_t *list = json_array();
         for (int row = 0; row < database_rows(result); row++)
-            json_array_append_new(
-                list, json_pack("{s:s,s:I}", "reason", database_value(result, row, 0), "count",
-                                (json_int_t)strtoll(database_value(result, row, 1), NULL, 10)));
+            json_array_append_new(list, json_pack("{s:s,s:I}", "reason", database_value(result, row, 0), "count",
+                                                  (json_int_t)strtoll(database_value(result, row, 1), NULL, 10)));
         control_answer(daemon->control, waiting->client,
                        json_pack("{s:b,s:I,s:I,s:I,s:o}", "ok", 1, "applied", (json_int_t)daemon->ingest.applied,
                                  "repeated", (json_int_t)daemon->ingest.repeated, "quarantined",
@@ -358,15 +364,15 @@ static void on_models(void *context, int code, const struct database_result *res
                 const char *value = database_value(result, row, i + 1);
                 double number_value = value ? strtod(value, NULL) : 0;
                 json_object_set_new(model, columns[i],
-                                    i < 2    ? json_integer((json_int_t)number_value)
+                                    i < 2   ? json_integer((json_int_t)number_value)
                                     : value ? json_real(number_value)
                                             : json_null());
             }
             json_array_append_new(list, model);
         }
-        control_answer(daemon->control, waiting->client,
-                       json_pack("{s:b,s:I,s:o}", "ok", 1, "champion", (json_int_t)daemon->cycle.champion, "models",
-                                 list));
+        control_answer(
+            daemon->control, waiting->client,
+            json_pack("{s:b,s:I,s:o}", "ok", 1, "champion", (json_int_t)daemon->cycle.champion, "models", list));
     }
     free(waiting);
 }
@@ -381,7 +387,8 @@ static void verb_models(struct daemon *daemon, control_client client, const json
     }
 }
 
-/* --- steering ------------------------------------------------------------------------------------------------- */
+/* --- steering
+ * ------------------------------------------------------------------------------------------------- */
 
 /* The stored model below the champion, or the one asked for; 0 if there is none. */
 static uint32_t rollback_target(const struct daemon *daemon, const json_t *request)
@@ -423,8 +430,8 @@ static void verb_rollback(struct daemon *daemon, control_client client, const js
 static void verb_pause(struct daemon *daemon, control_client client, const json_t *request)
 {
     daemon->paused = strcmp(json_string_value(json_object_get(request, "verb")), "pause") == 0;
-    control_done(daemon->control, client, daemon->paused ? "paused: votes are taken, no new cycle starts"
-                                                         : "cycles start again");
+    control_done(daemon->control, client,
+                 daemon->paused ? "paused: votes are taken, no new cycle starts" : "cycles start again");
 }
 
 static void verb_train(struct daemon *daemon, control_client client, const json_t *request)
@@ -454,10 +461,21 @@ void verbs_handle(void *context, control_client client, const char *verb, const 
         const char *name;
         void (*run)(struct daemon *daemon, control_client client, const json_t *request);
     } handlers[] = {
-        {"status", verb_status},   {"queue", verb_queue},       {"why", verb_why},     {"pin", verb_mark},
-        {"unpin", verb_mark},      {"exclude", verb_mark},      {"include", verb_mark}, {"galaxies", verb_galaxies},
-        {"votes", verb_votes},     {"models", verb_models},     {"rollback", verb_rollback}, {"pause", verb_pause},
-        {"resume", verb_pause},    {"train", verb_train},       {"reload", verb_reload},
+        {"status",   verb_status  },
+        {"queue",    verb_queue   },
+        {"why",      verb_why     },
+        {"pin",      verb_mark    },
+        {"unpin",    verb_mark    },
+        {"exclude",  verb_mark    },
+        {"include",  verb_mark    },
+        {"galaxies", verb_galaxies},
+        {"votes",    verb_votes   },
+        {"models",   verb_models  },
+        {"rollback", verb_rollback},
+        {"pause",    verb_pause   },
+        {"resume",   verb_pause   },
+        {"train",    verb_train   },
+        {"reload",   verb_reload  },
     };
     for (size_t i = 0; i < sizeof handlers / sizeof *handlers; i++)
         if (strcmp(handlers[i].name, verb) == 0)

@@ -42,8 +42,7 @@ int worker_tick(void *context)
     int64_t now_ms = clock_ms();
     if (now_ms - worker->told_ms >= TICK_MS) {
         worker->told_ms = now_ms;
-        send_json(worker,
-                  json_pack("{s:I,s:f}", "job", (json_int_t)worker->job, "progress", worker->progress));
+        send_json(worker, json_pack("{s:I,s:f}", "job", (json_int_t)worker->job, "progress", worker->progress));
     }
     return stop_wanted;
 }
@@ -53,7 +52,11 @@ static int do_job(struct worker *worker, const json_t *job, json_t *answer)
     static const struct {
         const char *kind;
         int (*run)(struct worker *worker, const json_t *job, json_t *answer);
-    } kinds[] = {{"embed", worker_embed}, {"fit", worker_fit}, {"rank", worker_rank}};
+    } kinds[] = {
+        {"embed", worker_embed},
+        {"fit",   worker_fit  },
+        {"rank",  worker_rank }
+    };
     const char *kind = json_string_value(json_object_get(job, "kind"));
     int result = pool_refresh(&worker->pool);
     if (result)

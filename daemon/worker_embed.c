@@ -94,8 +94,7 @@ static int make_random_trunk(struct worker *worker, const struct image *images, 
     return worker->backend->calibrate(worker->context, &worker->net, inputs, (size_t)have, parameters);
 }
 
-static int make_trunk(struct worker *worker, const struct image *images, long count, float *inputs,
-                      float *parameters)
+static int make_trunk(struct worker *worker, const struct image *images, long count, float *inputs, float *parameters)
 {
     char path[FILE_PATH_BYTES];
     int result = worker->config.trunk_weights[0]
@@ -156,7 +155,8 @@ static void store(struct worker *worker, uint64_t key, const float *embedding)
  * Embeddings of a batch, averaged over views: a galaxy has no right way up, and a trunk that was never trained does not
  * know that (measured on real galaxies: eight views double the variance a linear fit explains).
  */
-static int embed_views(struct worker *worker, const float *inputs, long count, float *turned, float *embeddings, float *sum)
+static int embed_views(struct worker *worker, const float *inputs, long count, float *turned, float *embeddings,
+                       float *sum)
 {
     size_t input_floats = (size_t)worker->net.side * (size_t)worker->net.side * (size_t)worker->net.channels;
     size_t outputs = (size_t)worker->net.outputs;

@@ -54,9 +54,9 @@ static int collect_labels(struct worker *worker, struct labels *labels)
         labels->row[split][labels->count[split]++] = row;
         labels->labelled++;
     }
-    return labels->count[SPLIT_TRAIN] ? 0
-                                      : error_set(ERROR_STATE, "no labelled galaxy to train on yet (%ld in the hold-out)",
-                                                  labels->labelled);
+    return labels->count[SPLIT_TRAIN]
+               ? 0
+               : error_set(ERROR_STATE, "no labelled galaxy to train on yet (%ld in the hold-out)", labels->labelled);
 }
 
 static struct vote_rows vote_rows_of(const struct worker *worker, const struct labels *labels, enum split split)
@@ -73,13 +73,15 @@ static int first_heads(struct worker *worker, const struct labels *labels, struc
     float constant[SCHEMA_ANSWERS_MAX];
     struct vote_rows rows = vote_rows_of(worker, labels, SPLIT_TRAIN);
     const struct config *config = &worker->config;
-    int result = likelihood_constant_fit(&worker->schema, &rows, LIKELIHOOD_HEAD_LOWER, LIKELIHOOD_HEAD_UPPER, constant);
+    int result =
+        likelihood_constant_fit(&worker->schema, &rows, LIKELIHOOD_HEAD_LOWER, LIKELIHOOD_HEAD_UPPER, constant);
     if (!result)
         result = head_set_new((int)config->heads, worker->pool.layout.embedding_inputs, worker->schema.answers, heads);
     if (result)
         return result;
     heads->dropout = (float)config->dropout;
-    uint64_t rows_max = pool_rows(&worker->pool), count = 0, *sample = labels->row[SPLIT_TEST] + labels->count[SPLIT_TEST];
+    uint64_t rows_max = pool_rows(&worker->pool), count = 0,
+             *sample = labels->row[SPLIT_TEST] + labels->count[SPLIT_TEST];
     uint64_t room = WORKER_LABELS_MAX - labels->count[SPLIT_TEST];
     for (uint64_t row = 0; row < rows_max && count < 4096 && count < room; row++)
         if (*pool_embedding_version(&worker->pool, row) == TRUNK_FIRST)
@@ -95,7 +97,8 @@ static int warm_start(struct worker *worker, const struct labels *labels, const 
 {
     float constant[SCHEMA_ANSWERS_MAX];
     struct vote_rows rows = vote_rows_of(worker, labels, SPLIT_TRAIN);
-    int result = likelihood_constant_fit(&worker->schema, &rows, LIKELIHOOD_HEAD_LOWER, LIKELIHOOD_HEAD_UPPER, constant);
+    int result =
+        likelihood_constant_fit(&worker->schema, &rows, LIKELIHOOD_HEAD_LOWER, LIKELIHOOD_HEAD_UPPER, constant);
     if (!result)
         result = head_set_copy(&parent->heads, heads);
     if (!result)
@@ -192,7 +195,8 @@ static int judge_constant(struct worker *worker, const struct labels *labels, do
 {
     float constant[SCHEMA_ANSWERS_MAX];
     struct vote_rows rows = vote_rows_of(worker, labels, SPLIT_TRAIN);
-    int result = likelihood_constant_fit(&worker->schema, &rows, LIKELIHOOD_FREE_LOWER, LIKELIHOOD_FREE_UPPER, constant);
+    int result =
+        likelihood_constant_fit(&worker->schema, &rows, LIKELIHOOD_FREE_LOWER, LIKELIHOOD_FREE_UPPER, constant);
     double sum = 0;
     for (size_t i = 0; !result && i < labels->count[SPLIT_GATE]; i++)
         sum += likelihood_galaxy(&worker->schema, constant, pool_tally(&worker->pool, labels->row[SPLIT_GATE][i]));

@@ -10,10 +10,10 @@
 
 #include <jansson.h>
 
-#define WORKER_BATCH_BYTES  ((size_t)2 << 30) /* address space for the pixels and rows of one job */
-#define WORKER_IMAGE_BATCH  64                /* images in flight at a time */
-#define WORKER_SCORE_ROWS   4096              /* galaxies scored between two looks at the stop flag */
-#define WORKER_LABELS_MAX   200000            /* labelled galaxies of one fit */
+#define WORKER_BATCH_BYTES ((size_t)2 << 30) /* address space for the pixels and rows of one job */
+#define WORKER_IMAGE_BATCH 64                /* images in flight at a time */
+#define WORKER_SCORE_ROWS  4096              /* galaxies scored between two looks at the stop flag */
+#define WORKER_LABELS_MAX  200000            /* labelled galaxies of one fit */
 
 struct worker {
     struct config config;

@@ -14,10 +14,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define START_TIMEOUT_MS   60000
-#define RESTART_DELAY_MS   200
-#define RESTART_DELAY_MAX  10000
-#define MESSAGES_PER_STEP  64
+#define START_TIMEOUT_MS  60000
+#define RESTART_DELAY_MS  200
+#define RESTART_DELAY_MAX 10000
+#define MESSAGES_PER_STEP 64
 
 extern char **environ;
 
@@ -44,8 +44,8 @@ static void start(struct worker_link *link)
 {
     sigset_t none, all;
     posix_spawnattr_t attributes;
-    char *arguments[] = {"triaged",          "worker", "--endpoint", link->endpoint, "--config",
-                         (char *)(uintptr_t)link->config->file, NULL};
+    char *arguments[] = {
+        "triaged", "worker", "--endpoint", link->endpoint, "--config", (char *)(uintptr_t)link->config->file, NULL};
     if (!link->config->file[0])
         arguments[4] = NULL;
     sigemptyset(&none);
@@ -126,8 +126,8 @@ int worker_link_send(struct worker_link *link, const char *kind, json_t *message
     json_object_set_new(message, "kind", json_string(kind));
     char *body = json_dumps(message, JSON_COMPACT);
     json_decref(message);
-    int result = body ? channel_send(link->channel, body, strlen(body))
-                      : error_set(ERROR_SYSTEM, "out of memory for a job");
+    int result =
+        body ? channel_send(link->channel, body, strlen(body)) : error_set(ERROR_SYSTEM, "out of memory for a job");
     free(body);
     if (result)
         return result;

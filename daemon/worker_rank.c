@@ -1,8 +1,9 @@
 /*
- * The ranking job: streams every embedding through heads and passes, stores scores and their parts in the pool, and
- * chooses what fills the free places of the queue. Without a model it only draws at random.
+ * The ranking job: streams every embedding through heads and passes, stores scores and their parts in the
+ * pool, and chooses what fills the free places of the queue. Without a model it only draws at random.
  */
 #include "acquisition/select.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "daemon/jobs.h"
@@ -121,7 +122,9 @@ int worker_rank(struct worker *worker, const json_t *job, json_t *answer)
 {
     uint32_t model = (uint32_t)json_integer_value(json_object_get(job, "model"));
     long scored = 0;
+    double started_s = clock_s();
     int result = model ? score_pool(worker, model, &scored) : 0;
+    json_object_set_new(answer, "score_s", json_real(scored ? clock_s() - started_s : 0));
     if (!result)
         result = choose(worker, job, model, answer);
     json_object_set_new(answer, "scored", json_integer(scored));

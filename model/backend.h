@@ -25,7 +25,7 @@ typedef int backend_stop(void *context);
 enum reducer {
     REDUCE_INFORMATION, /* entropies and expected fractions: information_row_floats() floats per row, see
                            information.h */
-    REDUCE_DUMP, /* every concentration: float[passes][answers] per row, passes of the first head first */
+    REDUCE_DUMP,        /* every concentration: float[passes][answers] per row, passes of the first head first */
 };
 
 struct score_request {
@@ -35,8 +35,8 @@ struct score_request {
     size_t embedding_stride_bytes; /* from one row to the next */
     const uint64_t *row;           /* [count] rows to read, or NULL for 0 .. count-1 */
     size_t count;
-    int passes;    /* T in total, spread evenly over the heads; a multiple of heads->count */
-    uint64_t seed; /* with heads->model it fixes every mask: same ranking for any thread or batch count */
+    int passes;                 /* T in total, spread evenly over the heads; a multiple of heads->count */
+    uint64_t seed;              /* with heads->model it fixes every mask: same ranking for any thread or batch count */
     enum information_kind kind; /* model/information.h */
     const uint16_t *votes_due;  /* [count] votes still expected at the root, N of the mutual information; NULL
                                    for a dump */
@@ -70,19 +70,19 @@ struct backend {
      * Fills every batch-norm running mean and (unbiased) variance in `parameters` with the statistics of this
      * one batch, layer by layer, so that a net of random weights gives well-scaled embeddings.
      */
-    int (*calibrate)(struct backend_context *context, const struct net *net, const float *images,
-                     size_t count, float *parameters);
+    int (*calibrate)(struct backend_context *context, const struct net *net, const float *images, size_t count,
+                     float *parameters);
 
     /* Fits the heads in place; see head.h for the recipe. */
-    int (*head_fit)(struct backend_context *context, const struct fit_request *request,
-                    struct head_set *heads, struct fit_report *ret_report);
+    int (*head_fit)(struct backend_context *context, const struct fit_request *request, struct head_set *heads,
+                    struct fit_report *ret_report);
 
     /*
      * Streams embeddings through heads x passes and reduces. The same bits for any number of threads, split
      * or order of rows. ERROR_CANCELLED leaves `output` partly written.
      */
-    int (*head_score)(struct backend_context *context, const struct score_request *request,
-                      backend_stop *stop, void *stop_context);
+    int (*head_score)(struct backend_context *context, const struct score_request *request, backend_stop *stop,
+                      void *stop_context);
 };
 
 #endif

@@ -54,8 +54,7 @@ static void problem_free(struct problem *problem)
     free(problem->all.rows);
 }
 
-static int problem_count(struct problem *problem, const struct vote_rows *rows,
-                         const struct question *question)
+static int problem_count(struct problem *problem, const struct vote_rows *rows, const struct question *question)
 {
     size_t most[SCHEMA_PER_QUESTION] = {0}, most_all = 0;
     problem->count = question->count;
@@ -158,14 +157,12 @@ static int newton_step(const struct problem *problem, const struct point *from, 
     if (!(definite > 1e-9))
         return 0;
     for (int a = 0; a < problem->count; a++) {
-        double step =
-            (from->all.slope - from->answer[a].slope + z * sum_g / definite) / from->answer[a].curvature;
+        double step = (from->all.slope - from->answer[a].slope + z * sum_g / definite) / from->answer[a].curvature;
         double moved = from->alpha[a] - step;
         if (moved < from->alpha[a] / 4) /* stay positive and keep the step sane */
             moved = from->alpha[a] / 4;
-        to->alpha[a] = is_held(problem, from, a)
-                           ? clamp(problem, problem->answer[a].length ? from->alpha[a] : 0)
-                           : clamp(problem, moved);
+        to->alpha[a] = is_held(problem, from, a) ? clamp(problem, problem->answer[a].length ? from->alpha[a] : 0)
+                                                 : clamp(problem, moved);
     }
     evaluate(problem, to);
     return to->nll < from->nll;
@@ -175,8 +172,8 @@ static void solve(const struct problem *problem, struct point *best)
 {
     struct point next;
     for (int a = 0; a < problem->count; a++)
-        best->alpha[a] = clamp(problem, 10.0 * (problem->answer[a].length ? problem->answer[a].rows[0] : 0) /
-                                            problem->all.rows[0]);
+        best->alpha[a] =
+            clamp(problem, 10.0 * (problem->answer[a].length ? problem->answer[a].rows[0] : 0) / problem->all.rows[0]);
     evaluate(problem, best);
     for (int step = 0; step < STEPS_MAX; step++) {
         if (!newton_step(problem, best, &next))
@@ -191,8 +188,8 @@ static void solve(const struct problem *problem, struct point *best)
     }
 }
 
-int likelihood_constant_fit(const struct schema *schema, const struct vote_rows *rows, double lower,
-                            double upper, float *alpha)
+int likelihood_constant_fit(const struct schema *schema, const struct vote_rows *rows, double lower, double upper,
+                            float *alpha)
 {
     for (int q = 0; q < schema->questions; q++) {
         const struct question *question = &schema->question[q];

@@ -20,8 +20,7 @@ static const struct stage {
     {1, 3, 1, 6, 320},
 };
 
-static struct layer *add(struct net *net, enum layer_kind kind, const char *prefix, const char *name, int in,
-                         int out)
+static struct layer *add(struct net *net, enum layer_kind kind, const char *prefix, const char *name, int in, int out)
 {
     assert(net->layers < NET_LAYERS_MAX);
     struct layer *layer = &net->layer[net->layers++];
@@ -30,8 +29,8 @@ static struct layer *add(struct net *net, enum layer_kind kind, const char *pref
     return layer;
 }
 
-static void add_conv(struct net *net, const char *prefix, const char *name, int in, int out, int kernel,
-                     int stride, int groups)
+static void add_conv(struct net *net, const char *prefix, const char *name, int in, int out, int kernel, int stride,
+                     int groups)
 {
     struct layer *layer = add(net, LAYER_CONV, prefix, name, in, out);
     layer->kernel = kernel;

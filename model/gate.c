@@ -15,8 +15,7 @@ static double mean(const double *value, size_t count)
 }
 
 /* Relative change on one resample: `count` galaxies drawn with replacement. */
-static double resample(const double *champion, const double *challenger, size_t count, uint64_t seed,
-                       uint32_t number)
+static double resample(const double *champion, const double *challenger, size_t count, uint64_t seed, uint32_t number)
 {
     double sum_champion = 0, sum_challenger = 0;
     struct philox drawn = {{0}};
@@ -49,8 +48,7 @@ static double upper_bound(const double *champion, const double *challenger, size
 }
 
 /* The cases without a comparison. Returns 1 when decided. */
-static int decide_without(const double *champion, const double *challenger, size_t count,
-                          struct gate_report *report)
+static int decide_without(const double *champion, const double *challenger, size_t count, struct gate_report *report)
 {
     char *reason = report->reason;
     size_t size = sizeof report->reason;

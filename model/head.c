@@ -16,8 +16,7 @@ int head_set_new(int count, int inputs, int answers, struct head_set *ret_heads)
     *ret_heads = (struct head_set){.count = count, .inputs = inputs, .answers = answers};
     if (count < 1 || count > HEAD_COUNT_MAX || inputs < 1 || inputs > HEAD_INPUTS_MAX || answers < 1 ||
         answers > SCHEMA_ANSWERS_MAX)
-        return error_set(ERROR_LIMIT,
-                         "%d heads of %d inputs and %d answers: at most %d, %d and %d are possible", count,
+        return error_set(ERROR_LIMIT, "%d heads of %d inputs and %d answers: at most %d, %d and %d are possible", count,
                          inputs, answers, HEAD_COUNT_MAX, HEAD_INPUTS_MAX, SCHEMA_ANSWERS_MAX);
     size_t outputs = (size_t)count * (size_t)answers;
     float *block = calloc(head_set_floats(ret_heads), sizeof *block);
@@ -58,8 +57,8 @@ void head_set_free(struct head_set *heads)
 
 #define INPUTS_AT_ONCE 64
 
-static void standardise_some(struct head_set *heads, int from, int inputs, const char *embedding,
-                             size_t stride_bytes, const uint64_t *row, size_t count)
+static void standardise_some(struct head_set *heads, int from, int inputs, const char *embedding, size_t stride_bytes,
+                             const uint64_t *row, size_t count)
 {
     double sum[INPUTS_AT_ONCE] = {0}, squares[INPUTS_AT_ONCE] = {0}, first[INPUTS_AT_ONCE];
     size_t used[INPUTS_AT_ONCE] = {0};
@@ -83,8 +82,8 @@ static void standardise_some(struct head_set *heads, int from, int inputs, const
     }
 }
 
-void head_set_standardise(struct head_set *heads, const uint16_t *embedding, size_t stride_bytes,
-                          const uint64_t *row, size_t count)
+void head_set_standardise(struct head_set *heads, const uint16_t *embedding, size_t stride_bytes, const uint64_t *row,
+                          size_t count)
 {
     for (int from = 0; from < heads->inputs; from += INPUTS_AT_ONCE) {
         int left = heads->inputs - from;
@@ -129,8 +128,7 @@ void head_concentrations(const struct head_set *heads, int head, const uint16_t 
         double sum = (double)heads->bias[output];
         for (int i = 0; i < heads->inputs; i++) {
             float value = half_to_float(embedding[i]);
-            sum +=
-                (double)(weight[i] * ((value - heads->shift[i]) * heads->scale[i])) + (double)(value - value);
+            sum += (double)(weight[i] * ((value - heads->shift[i]) * heads->scale[i])) + (double)(value - value);
         }
         alpha[a] = head_alpha((float)sum);
     }

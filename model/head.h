@@ -84,8 +84,8 @@ size_t head_set_floats(const struct head_set *heads);
  * Sets shift and scale from the mean and standard deviation of these rows (fp16, `stride_bytes` apart; `row`
  * NULL for 0 .. count-1). Values that are not finite are left out; an input that does not vary gets scale 1.
  */
-void head_set_standardise(struct head_set *heads, const uint16_t *embedding, size_t stride_bytes,
-                          const uint64_t *row, size_t count);
+void head_set_standardise(struct head_set *heads, const uint16_t *embedding, size_t stride_bytes, const uint64_t *row,
+                          size_t count);
 
 /* Weights 0, bias = inverse of alpha() at the constant concentrations, moments 0. */
 void head_set_reset(struct head_set *heads, const float *constant_alpha);
@@ -128,14 +128,13 @@ struct fit_request {
     size_t votes_stride_bytes;
     const uint64_t *train_row; /* [train_count] rows with at least one vote */
     size_t train_count;
-    const uint64_t
-        *validation_row; /* [validation_count] for early stopping; may be empty (then epochs_max / 4) */
+    const uint64_t *validation_row; /* [validation_count] for early stopping; may be empty (then epochs_max / 4) */
     size_t validation_count;
     uint64_t seed;
     float learning_rate, weight_decay;
-    int batch;      /* galaxies per step, 1 .. HEAD_BATCH_MAX */
-    int epochs_max; /* full passes over the training rows */
-    int patience;   /* epochs without a better validation loss before stopping; the best weights are kept */
+    int batch;                  /* galaxies per step, 1 .. HEAD_BATCH_MAX */
+    int epochs_max;             /* full passes over the training rows */
+    int patience;               /* epochs without a better validation loss before stopping; the best weights are kept */
     int (*stop)(void *context); /* (optional) asked after each epoch; non-zero cancels */
     void *stop_context;
 };

@@ -83,8 +83,7 @@ INFORMATION_INLINE double information_log(double x)
     memcpy(&exponent, &exponent_bits, 8);
     memcpy(&m, &mantissa_bits, 8);
     exponent -= 4503599627370496.0 + 1023.0;
-    double f = m - 1, s = f / (m + 1),
-           q = s * s; /* ln m = 2 atanh s, minimax coefficients of fdlibm's e_log.c */
+    double f = m - 1, s = f / (m + 1), q = s * s; /* ln m = 2 atanh s, minimax coefficients of fdlibm's e_log.c */
     double series = 1.479819860511658591e-01 * q + 1.531383769920937332e-01;
     series = series * q + 1.818357216161805012e-01;
     series = series * q + 2.222219843214978396e-01;
@@ -124,8 +123,8 @@ struct information_product {
  *   floor  added to P inside the logarithm
  */
 INFORMATION_INLINE void information_add(struct information_sums *sums, const struct information_product *up,
-                                        const struct information_product *down,
-                                        const double first[INFORMATION_LANES], int votes, double floor)
+                                        const struct information_product *down, const double first[INFORMATION_LANES],
+                                        int votes, double floor)
 {
     double above[INFORMATION_CELLS], below[INFORMATION_CELLS]; /* up_k and down_(N-k) */
     double *last = below + votes * INFORMATION_LANES;
@@ -141,8 +140,7 @@ INFORMATION_INLINE void information_add(struct information_sums *sums, const str
 #pragma GCC unroll 1
         for (int lane = 0; lane < INFORMATION_LANES; lane++) {
             up_at[lane + INFORMATION_LANES] = up_at[lane] * ((up->base[lane] + up_offset) * up_factor);
-            down_at[lane] =
-                down_at[lane + INFORMATION_LANES] * ((down->base[lane] + down_offset) * down_factor);
+            down_at[lane] = down_at[lane + INFORMATION_LANES] * ((down->base[lane] + down_offset) * down_factor);
         }
     }
     for (int cell = 0; cell < (votes + 1) * INFORMATION_LANES; cell++) {
@@ -159,8 +157,8 @@ INFORMATION_INLINE void information_clear(struct information_sums *sums, int vot
     memset(sums->plogp, 0, bytes);
 }
 
-INFORMATION_INLINE struct information information_finish(const struct information_sums *sums, int votes,
-                                                         int passes, double floor)
+INFORMATION_INLINE struct information information_finish(const struct information_sums *sums, int votes, int passes,
+                                                         double floor)
 {
     double p[INFORMATION_VOTES_MAX + 1], total = 0, expected = 0;
     for (int k = 0; k <= votes; k++) {
@@ -224,15 +222,13 @@ INFORMATION_INLINE struct information information_binomial(const double *rho, in
  *   sum    [passes, padded] concentration of the whole question
  *   first  [passes, padded] 1 / norm, 0 in the padding
  */
-INFORMATION_INLINE struct information information_marginal(const float *alpha, const double *sum,
-                                                           const double *first, const double *reciprocal,
-                                                           int passes, int votes)
+INFORMATION_INLINE struct information information_marginal(const float *alpha, const double *sum, const double *first,
+                                                           const double *reciprocal, int passes, int votes)
 {
     struct information_sums sums;
     information_clear(&sums, votes);
     for (int t = 0; t < passes; t += INFORMATION_LANES) {
-        struct information_product up = {.step = 1, .table = reciprocal},
-                                   down = {.step = 1, .table = reciprocal};
+        struct information_product up = {.step = 1, .table = reciprocal}, down = {.step = 1, .table = reciprocal};
 #pragma GCC unroll 1
         for (int lane = 0; lane < INFORMATION_LANES; lane++) {
             up.base[lane] = (double)alpha[t + lane];
@@ -244,8 +240,8 @@ INFORMATION_INLINE struct information information_marginal(const float *alpha, c
 }
 
 /* N = 1: the categorical alpha_a / A, any number of answers. */
-INFORMATION_INLINE struct information information_categorical(const float *alpha, int answers, int passes,
-                                                              int stride, const double *sum)
+INFORMATION_INLINE struct information information_categorical(const float *alpha, int answers, int passes, int stride,
+                                                              const double *sum)
 {
     double total = 0, plogp[INFORMATION_LANES] = {0};
     for (int a = 0; a < answers; a++) {
@@ -297,8 +293,8 @@ INFORMATION_INLINE void information_norms(const float *alpha, int answers, int p
  *   passes   1 .. INFORMATION_PASSES_MAX
  *   votes    votes due, N before clamping
  */
-INFORMATION_INLINE struct information information_question(enum information_kind kind, const float *alpha,
-                                                           int answers, int passes, int stride, int votes)
+INFORMATION_INLINE struct information information_question(enum information_kind kind, const float *alpha, int answers,
+                                                           int passes, int stride, int votes)
 {
     double reciprocal[INFORMATION_VOTES_MAX], sum[INFORMATION_PASSES_MAX], first[INFORMATION_PASSES_MAX];
     votes = kind == INFORMATION_ONE_VOTE ? 1 : information_votes(votes);
@@ -313,8 +309,7 @@ INFORMATION_INLINE struct information information_question(enum information_kind
         return information_categorical(alpha, answers, passes, stride, sum);
     struct information best = {0, 0};
     for (int a = 0; a < (answers == 2 ? 1 : answers); a++) {
-        struct information marginal =
-            information_marginal(alpha + a * stride, sum, first, reciprocal, passes, votes);
+        struct information marginal = information_marginal(alpha + a * stride, sum, first, reciprocal, passes, votes);
         if (a == 0 || marginal.total - marginal.expected > best.total - best.expected)
             best = marginal;
     }

@@ -18,9 +18,8 @@ double likelihood_digamma(double x)
         shift += 1 / x;
     double r = 1 / (x * x);
     double series =
-        r *
-        (1.0 / 12 - r * (1.0 / 120 -
-                         r * (1.0 / 252 - r * (1.0 / 240 - r * (1.0 / 132 - r * (691.0 / 32760 - r / 12))))));
+        r * (1.0 / 12 -
+             r * (1.0 / 120 - r * (1.0 / 252 - r * (1.0 / 240 - r * (1.0 / 132 - r * (691.0 / 32760 - r / 12))))));
     return log(x) - 0.5 / x - series - shift;
 }
 
@@ -92,8 +91,7 @@ double likelihood_galaxy_gradient(const struct schema *schema, const float *alph
     double nll = 0;
     for (int q = 0; q < schema->questions; q++) {
         int first = schema->question[q].first;
-        nll += question(alpha + first, votes + first, schema->question[q].count,
-                        gradient ? gradient + first : NULL);
+        nll += question(alpha + first, votes + first, schema->question[q].count, gradient ? gradient + first : NULL);
     }
     return nll;
 }
@@ -105,8 +103,8 @@ double likelihood_mixture(const struct schema *schema, const float *alpha, int p
         const struct question *asked = &schema->question[q];
         double least = INFINITY, sum = 0; /* probabilities relative to the most likely pass seen so far */
         for (int t = 0; t < passes; t++) {
-            double one = question(alpha + (size_t)t * (size_t)schema->answers + asked->first,
-                                  votes + asked->first, asked->count, NULL);
+            double one = question(alpha + (size_t)t * (size_t)schema->answers + asked->first, votes + asked->first,
+                                  asked->count, NULL);
             if (isnan(one))
                 return one;
             if (one < least) {

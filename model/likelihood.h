@@ -64,7 +64,7 @@ struct vote_rows {
  *   alpha  [answers] OUTPUT
  * ERROR_SYSTEM when out of memory.
  */
-int likelihood_constant_fit(const struct schema *schema, const struct vote_rows *rows, double lower,
-                            double upper, float *alpha);
+int likelihood_constant_fit(const struct schema *schema, const struct vote_rows *rows, double lower, double upper,
+                            float *alpha);
 
 #endif

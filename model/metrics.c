@@ -4,8 +4,8 @@
 
 #include <math.h>
 
-static void add_question(struct metrics *metrics, const struct schema *schema, int q, const float *alpha,
-                         int passes, const uint16_t *votes)
+static void add_question(struct metrics *metrics, const struct schema *schema, int q, const float *alpha, int passes,
+                         const uint16_t *votes)
 {
     const struct question *question = &schema->question[q];
     double fraction[SCHEMA_PER_QUESTION] = {0}, total = 0;
@@ -46,9 +46,7 @@ double metrics_nll(const struct metrics *metrics)
 
 double metrics_question_rmse(const struct metrics *metrics, int question)
 {
-    return metrics->compared[question]
-               ? sqrt(metrics->squares[question] / (double)metrics->compared[question])
-               : NAN;
+    return metrics->compared[question] ? sqrt(metrics->squares[question] / (double)metrics->compared[question]) : NAN;
 }
 
 double metrics_rmse(const struct metrics *metrics)

@@ -15,9 +15,9 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "model files are littl
 #define CHECKSUM    8
 #define FILE_MAX    ((size_t)1 << 30)
 
-#define FIELD(name)                                                                                          \
-    {                                                                                                        \
-        offsetof(struct model, name), sizeof((struct model *)0)->name                                        \
+#define FIELD(name)                                                                                                    \
+    {                                                                                                                  \
+        offsetof(struct model, name), sizeof((struct model *)0)->name                                                  \
     }
 /* Order and sizes are the format: a change is a new MODEL_FORMAT_VERSION. */
 static const struct {
@@ -71,26 +71,22 @@ static int verify(const char *path, const char *bytes, size_t length)
     if (length < MAGIC_BYTES || memcmp(bytes, MAGIC, MAGIC_BYTES) != 0)
         return error_set(ERROR_INPUT, "%s is not a model file", path);
     if (length < PREFIX)
-        return error_set(ERROR_INPUT,
-                         "%s is truncated to %zu bytes: restore it or roll back to another model", path,
+        return error_set(ERROR_INPUT, "%s is truncated to %zu bytes: restore it or roll back to another model", path,
                          length);
     memcpy(&version, bytes + MAGIC_BYTES, 4);
     if (version > MODEL_FORMAT_VERSION)
-        return error_set(ERROR_STATE,
-                         "%s has model format %u, this program knows up to %d: use a newer triaged", path,
+        return error_set(ERROR_STATE, "%s has model format %u, this program knows up to %d: use a newer triaged", path,
                          version, MODEL_FORMAT_VERSION);
     memcpy(&stated, bytes + MAGIC_BYTES + 8, 8);
     if (stated != length)
-        return error_set(ERROR_INPUT,
-                         "%s %s: %zu bytes instead of %llu; restore it or roll back to another model", path,
-                         length < stated ? "is truncated" : "has bytes behind its end", length,
+        return error_set(ERROR_INPUT, "%s %s: %zu bytes instead of %llu; restore it or roll back to another model",
+                         path, length < stated ? "is truncated" : "has bytes behind its end", length,
                          (unsigned long long)stated);
     if (length >= PREFIX + CHECKSUM)
         memcpy(&checksum, bytes + length - CHECKSUM, CHECKSUM);
     if (length < PREFIX + CHECKSUM || hash_64(bytes, length - CHECKSUM) != checksum)
-        return error_set(
-            ERROR_INPUT,
-            "%s is damaged (its checksum does not match): restore it or roll back to another model", path);
+        return error_set(ERROR_INPUT,
+                         "%s is damaged (its checksum does not match): restore it or roll back to another model", path);
     if (version != MODEL_FORMAT_VERSION || length < PREFIX + fields_bytes() + CHECKSUM)
         return error_set(ERROR_INPUT, "%s has an unknown model format %u", path, version);
     return 0;
@@ -107,13 +103,12 @@ static int check_schema(const char *path, const struct model *model, const struc
             "start a new line of models",
             path, model->schema_name, model->schema_hash, expected->name, expected->hash);
     if (model->heads.answers != expected->answers)
-        return error_set(ERROR_INPUT, "%s has heads with %d answers, its schema has %d", path,
-                         model->heads.answers, expected->answers);
+        return error_set(ERROR_INPUT, "%s has heads with %d answers, its schema has %d", path, model->heads.answers,
+                         expected->answers);
     return 0;
 }
 
-static int parse(const char *path, const char *bytes, size_t length, const struct schema *expected,
-                 struct model *model)
+static int parse(const char *path, const char *bytes, size_t length, const struct schema *expected, struct model *model)
 {
     const char *at = bytes + PREFIX;
     for (size_t i = 0; i < FIELDS; at += fields[i].size, i++)

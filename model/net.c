@@ -71,17 +71,16 @@ int net_tensors(const struct net *net, struct net_tensor *tensor, int limit)
     for (int i = 0; i < net->layers; i++) {
         const struct layer *layer = &net->layer[i];
         if (layer->kind == LAYER_CONV)
-            n = add_tensor(tensor, limit, n, layer->name, "weight", &offset, 4, layer->out,
-                           layer->in / layer->groups, layer->kernel, layer->kernel);
+            n = add_tensor(tensor, limit, n, layer->name, "weight", &offset, 4, layer->out, layer->in / layer->groups,
+                           layer->kernel, layer->kernel);
         for (int j = 0; j < 4 && layer->kind == LAYER_BATCH_NORM; j++)
             n = add_tensor(tensor, limit, n, layer->name, norms[j], &offset, 1, layer->out, 1, 1, 1);
         if (layer->kind == LAYER_SE) {
-            n = add_tensor(tensor, limit, n, layer->name, "conv_reduce.weight", &offset, 4, layer->reduced,
-                           layer->in, 1, 1);
-            n = add_tensor(tensor, limit, n, layer->name, "conv_reduce.bias", &offset, 1, layer->reduced, 1,
+            n = add_tensor(tensor, limit, n, layer->name, "conv_reduce.weight", &offset, 4, layer->reduced, layer->in,
                            1, 1);
-            n = add_tensor(tensor, limit, n, layer->name, "conv_expand.weight", &offset, 4, layer->in,
-                           layer->reduced, 1, 1);
+            n = add_tensor(tensor, limit, n, layer->name, "conv_reduce.bias", &offset, 1, layer->reduced, 1, 1, 1);
+            n = add_tensor(tensor, limit, n, layer->name, "conv_expand.weight", &offset, 4, layer->in, layer->reduced,
+                           1, 1);
             n = add_tensor(tensor, limit, n, layer->name, "conv_expand.bias", &offset, 1, layer->in, 1, 1, 1);
         }
     }
@@ -132,8 +131,7 @@ void net_random_parameters(const struct net *net, uint64_t seed, float *paramete
             tensor += 4;
         } else if (layer->kind == LAYER_SE) {
             fill_normal(parameters, in * reduced, sqrt(2 / (double)reduced), seed, tensor);
-            fill_normal(parameters + in * reduced + reduced, in * reduced, sqrt(2 / (double)in), seed,
-                        tensor + 2);
+            fill_normal(parameters + in * reduced + reduced, in * reduced, sqrt(2 / (double)in), seed, tensor + 2);
             tensor += 4;
         }
         parameters += count;

@@ -70,8 +70,8 @@ static int check_shape(const char *path, const struct net_tensor *tensor, const 
         return 0;
     shape_text(want, (size_t)tensor->rank, want_text);
     shape_text(have, rank, have_text);
-    return error_set(ERROR_INPUT, "%s: tensor %s has shape %s, this network needs %s", path, tensor->name,
-                     have_text, want_text);
+    return error_set(ERROR_INPUT, "%s: tensor %s has shape %s, this network needs %s", path, tensor->name, have_text,
+                     want_text);
 }
 
 /* Weights that are not finite, or a negative variance, would make every embedding NaN. */
@@ -86,18 +86,15 @@ static int check_values(const char *path, const struct net_tensor *tensor, const
     return 0;
 }
 
-static int read_extent(const struct loading *loading, const char *name, const json_t *entry,
-                       struct extent *ret_extent)
+static int read_extent(const struct loading *loading, const char *name, const json_t *entry, struct extent *ret_extent)
 {
     const json_t *offsets = json_object_get(entry, "data_offsets");
     const json_t *from = json_array_get(offsets, 0), *to = json_array_get(offsets, 1);
     json_int_t begin = json_integer_value(from), end = json_integer_value(to);
-    if (json_array_size(offsets) != 2 || !json_is_integer(from) || !json_is_integer(to) || begin < 0 ||
-        end < begin)
+    if (json_array_size(offsets) != 2 || !json_is_integer(from) || !json_is_integer(to) || begin < 0 || end < begin)
         return error_set(ERROR_INPUT, "%s: tensor %s has no valid data_offsets", loading->path, name);
     if ((size_t)end > loading->data_bytes)
-        return error_set(ERROR_INPUT,
-                         "%s: tensor %s ends %zu bytes behind the end of the file: is it cut short?",
+        return error_set(ERROR_INPUT, "%s: tensor %s ends %zu bytes behind the end of the file: is it cut short?",
                          loading->path, name, (size_t)end - loading->data_bytes);
     *ret_extent = (struct extent){(size_t)begin, (size_t)end, name};
     return 0;
@@ -110,8 +107,8 @@ static int load_tensor(struct loading *loading, const struct net_tensor *tensor)
         return error_set(ERROR_INPUT, "%s: tensor %s is missing", loading->path, tensor->name);
     const char *type = json_string_value(json_object_get(entry, "dtype"));
     if (!type || strcmp(type, "F32") != 0)
-        return error_set(ERROR_INPUT, "%s: tensor %s has type %.16s, only F32 is taken", loading->path,
-                         tensor->name, type ? type : "(none)");
+        return error_set(ERROR_INPUT, "%s: tensor %s has type %.16s, only F32 is taken", loading->path, tensor->name,
+                         type ? type : "(none)");
     struct extent extent;
     int result = check_shape(loading->path, tensor, json_object_get(entry, "shape"));
     if (!result)
@@ -119,9 +116,8 @@ static int load_tensor(struct loading *loading, const struct net_tensor *tensor)
     if (result)
         return result;
     if (extent.end - extent.begin != tensor->count * sizeof(float))
-        return error_set(ERROR_INPUT, "%s: tensor %s has %zu bytes of data, its shape needs %zu",
-                         loading->path, tensor->name, extent.end - extent.begin,
-                         tensor->count * sizeof(float));
+        return error_set(ERROR_INPUT, "%s: tensor %s has %zu bytes of data, its shape needs %zu", loading->path,
+                         tensor->name, extent.end - extent.begin, tensor->count * sizeof(float));
     memcpy(loading->parameters + tensor->offset, loading->data + extent.begin, tensor->count * sizeof(float));
     return check_values(loading->path, tensor, loading->parameters + tensor->offset);
 }
@@ -173,8 +169,8 @@ static int check_entries(const struct loading *loading, const char *net_name)
     qsort(extent, count, sizeof *extent, compare_extents);
     for (size_t i = 1; i < count && !result; i++)
         if (extent[i].begin < extent[i - 1].end)
-            result = error_set(ERROR_INPUT, "%s: tensors %.100s and %.100s overlap", loading->path,
-                               extent[i - 1].name, extent[i].name);
+            result = error_set(ERROR_INPUT, "%s: tensors %.100s and %.100s overlap", loading->path, extent[i - 1].name,
+                               extent[i].name);
     free(extent);
     return result;
 }
@@ -188,13 +184,12 @@ static int parse(const char *path, const struct net *net, const char *bytes, siz
         return error_set(ERROR_INPUT, "%s is no safetensors file: only %zu bytes", path, length);
     memcpy(&header_bytes, bytes, 8);
     if (header_bytes > HEADER_BYTES_MAX || header_bytes > length - 8)
-        return error_set(ERROR_INPUT, "%s is no safetensors file, or is cut short: header of %llu bytes",
-                         path, (unsigned long long)header_bytes);
+        return error_set(ERROR_INPUT, "%s is no safetensors file, or is cut short: header of %llu bytes", path,
+                         (unsigned long long)header_bytes);
     json_t *header = json_loadb(bytes + 8, (size_t)header_bytes, JSON_REJECT_DUPLICATES, &problem);
     if (!json_is_object(header)) {
         json_decref(header);
-        return error_set(ERROR_INPUT, "%s: the header is no JSON object: %s", path,
-                         header ? "" : problem.text);
+        return error_set(ERROR_INPUT, "%s: the header is no JSON object: %s", path, header ? "" : problem.text);
     }
     loading = (struct loading){.path = path, .header = header, .parameters = parameters};
     loading.data = bytes + 8 + header_bytes;

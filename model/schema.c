@@ -56,8 +56,8 @@ static int add_answer(struct schema *schema, struct question *question, const ch
     if (result)
         return result;
     if (schema->answers == SCHEMA_ANSWERS_MAX || question->count == SCHEMA_PER_QUESTION)
-        return error_set(ERROR_LIMIT, "more than %d answers in all, or %d to one question",
-                         SCHEMA_ANSWERS_MAX, SCHEMA_PER_QUESTION);
+        return error_set(ERROR_LIMIT, "more than %d answers in all, or %d to one question", SCHEMA_ANSWERS_MAX,
+                         SCHEMA_PER_QUESTION);
     struct answer *answer = &schema->answer[schema->answers];
     memcpy(answer->name, name, strlen(name) + 1); /* check_name() has looked at the length */
     char column[sizeof answer->column];
@@ -159,8 +159,7 @@ static int take_asked_after(void *context, const char *item)
     if (answer < 0)
         return error_set(ERROR_INPUT, "asked_after names '%s', which is no answer of this schema", item);
     if (asked->schema->answer[answer].question == (int)(asked->question - asked->schema->question))
-        return error_set(ERROR_INPUT, "question '%s' is asked after its own answer '%s'",
-                         asked->question->name, item);
+        return error_set(ERROR_INPUT, "question '%s' is asked after its own answer '%s'", asked->question->name, item);
     for (int i = 0; i < asked->question->asked_after_count; i++)
         if (asked->question->asked_after[i] == answer)
             return error_set(ERROR_INPUT, "asked_after names '%s' twice", item);
@@ -178,13 +177,12 @@ static int resolve_question(struct schema *schema, int index, const struct relat
     if (relation->depends_on[0]) {
         question->parent = schema_find_column(schema, relation->depends_on);
         if (question->parent < 0 || question->parent >= question->first)
-            return error_set(ERROR_INPUT,
-                             "question '%s' depends on '%s', which is no answer of an earlier question",
+            return error_set(ERROR_INPUT, "question '%s' depends on '%s', which is no answer of an earlier question",
                              question->name, relation->depends_on);
     }
     struct asked_after asked = {schema, question};
-    return for_each_item(relation->has_asked_after ? relation->asked_after : relation->depends_on,
-                         take_asked_after, &asked);
+    return for_each_item(relation->has_asked_after ? relation->asked_after : relation->depends_on, take_asked_after,
+                         &asked);
 }
 
 /* A question that must come before this one and that `settled` does not hold yet, or -1. */
@@ -260,8 +258,8 @@ int schema_load(const char *path, struct schema *ret_schema)
         return error_set(ERROR_INPUT, "%s: a schema needs a name and at least one question", path);
     int cycle = find_cycle(&schema);
     if (cycle >= 0)
-        return error_set(ERROR_INPUT, "%s:%d: question '%s' is asked only after itself: change asked_after",
-                         path, loading.relation[cycle].line, schema.question[cycle].name);
+        return error_set(ERROR_INPUT, "%s:%d: question '%s' is asked only after itself: change asked_after", path,
+                         loading.relation[cycle].line, schema.question[cycle].name);
     result = hash_schema(&schema);
     if (!result)
         *ret_schema = schema;

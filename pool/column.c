@@ -45,10 +45,9 @@ static struct header *header_of(const struct column *column)
 static int map_rows(struct column *column, uint64_t rows)
 {
     int protection = PROT_READ | (column->access == COLUMN_READ ? 0 : PROT_WRITE);
-    char *map =
-        column->map
-            ? mremap(column->map, bytes_for(column, column->rows), bytes_for(column, rows), MREMAP_MAYMOVE)
-            : mmap(NULL, bytes_for(column, rows), protection, MAP_SHARED, column->descriptor, 0);
+    char *map = column->map
+                    ? mremap(column->map, bytes_for(column, column->rows), bytes_for(column, rows), MREMAP_MAYMOVE)
+                    : mmap(NULL, bytes_for(column, rows), protection, MAP_SHARED, column->descriptor, 0);
     if (map == MAP_FAILED)
         return error_set_errno("cannot map %s", column->path);
     column->map = map;
@@ -100,10 +99,9 @@ static int check_layout(const struct column *column, const struct column_layout 
                              column->path, want->parameter_name[i], (unsigned long long)have->parameter[i],
                              (unsigned long long)want->parameter[i]);
     if (have->row_bytes != want->row_bytes)
-        return error_set(
-            ERROR_STATE,
-            "%s was made with %llu bytes a row, this program expects %llu: use a new state folder",
-            column->path, (unsigned long long)have->row_bytes, (unsigned long long)want->row_bytes);
+        return error_set(ERROR_STATE,
+                         "%s was made with %llu bytes a row, this program expects %llu: use a new state folder",
+                         column->path, (unsigned long long)have->row_bytes, (unsigned long long)want->row_bytes);
     return 0;
 }
 
@@ -112,8 +110,7 @@ static int check_header(const struct column *column)
     const struct header *header = header_of(column);
     int ours = memcmp(header->magic, column_magic, sizeof header->magic) == 0;
     if (ours && header->version != COLUMN_VERSION)
-        return error_set(ERROR_STATE,
-                         "%s has format %llu, this program knows %d: use the program that wrote it",
+        return error_set(ERROR_STATE, "%s has format %llu, this program knows %d: use the program that wrote it",
                          column->path, (unsigned long long)header->version, COLUMN_VERSION);
     if (!ours || header->checksum != header_checksum(header) ||
         strncmp(header->layout.kind, column->layout.kind, sizeof header->layout.kind) != 0)

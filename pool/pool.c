@@ -60,10 +60,8 @@ static struct column_layout column_layout(enum pool_column column, const struct 
     int count = 0;
     for (size_t i = 0; i < sizeof parameters / sizeof *parameters; i++)
         if (parameters[i].column == column) {
-            snprintf(result.parameter_name[count], sizeof result.parameter_name[count], "%s",
-                     parameters[i].name);
-            result.parameter[count++] =
-                (uint64_t) * (const int *)((const char *)layout + parameters[i].offset);
+            snprintf(result.parameter_name[count], sizeof result.parameter_name[count], "%s", parameters[i].name);
+            result.parameter[count++] = (uint64_t) * (const int *)((const char *)layout + parameters[i].offset);
         }
     snprintf(result.kind, sizeof result.kind, "%s", columns[column].name);
     snprintf(result.schema_hash, sizeof result.schema_hash, "%s", layout->schema_hash);
@@ -72,19 +70,17 @@ static struct column_layout column_layout(enum pool_column column, const struct 
 
 static int check_layout(const struct pool_layout *layout)
 {
-    if (layout->answers < 1 || layout->questions < 1 || layout->embedding_inputs < 1 ||
-        layout->pixel_side < 1 || (layout->pixel_channels != 1 && layout->pixel_channels != 3))
-        return error_set(
-            ERROR_INPUT,
-            "no pool can have %d answers, %d questions, %d embedding inputs and images of side %d with "
-            "%d channels",
-            layout->answers, layout->questions, layout->embedding_inputs, layout->pixel_side,
-            layout->pixel_channels);
+    if (layout->answers < 1 || layout->questions < 1 || layout->embedding_inputs < 1 || layout->pixel_side < 1 ||
+        (layout->pixel_channels != 1 && layout->pixel_channels != 3))
+        return error_set(ERROR_INPUT,
+                         "no pool can have %d answers, %d questions, %d embedding inputs and images of side %d with "
+                         "%d channels",
+                         layout->answers, layout->questions, layout->embedding_inputs, layout->pixel_side,
+                         layout->pixel_channels);
     return 0;
 }
 
-int pool_open(const char *folder, const struct pool_layout *layout, enum pool_mode mode,
-              struct pool *ret_pool)
+int pool_open(const char *folder, const struct pool_layout *layout, enum pool_mode mode, struct pool *ret_pool)
 {
     struct pool pool = {.layout = *layout};
     int result = check_layout(layout);

@@ -67,8 +67,7 @@ struct pool {
 };
 
 /* Opens (or makes) the columns under `folder`, which exists. Errors as column_open(). */
-int pool_open(const char *folder, const struct pool_layout *layout, enum pool_mode mode,
-              struct pool *ret_pool);
+int pool_open(const char *folder, const struct pool_layout *layout, enum pool_mode mode, struct pool *ret_pool);
 void pool_close(struct pool *pool);
 
 /* Makes room for `rows` galaxies in every column; no pointer into the pool survives. Errors as column_grow().
@@ -87,7 +86,7 @@ struct pool_state *pool_state(const struct pool *pool, uint64_t row);
 uint16_t *pool_tally(const struct pool *pool, uint64_t row);     /* [answers] votes */
 uint8_t *pool_pixels(const struct pool *pool, uint64_t row);     /* [side][side][channels] */
 uint16_t *pool_embedding(const struct pool *pool, uint64_t row); /* [embedding_inputs] half precision */
-float *pool_detail(const struct pool *pool, uint64_t row); /* one information row (model/information.h) */
+float *pool_detail(const struct pool *pool, uint64_t row);       /* one information row (model/information.h) */
 struct pool_score *pool_score(const struct pool *pool, uint64_t row);
 
 /*

@@ -26,9 +26,9 @@ static void render_status(const json_t *answer, FILE *out)
     const json_t *worker = json_object_get(answer, "worker"), *memory = json_object_get(answer, "memory");
     fprintf(out, "%s · %s%s · up %llds\n", text(answer, "name"), text(answer, "state"),
             json_is_true(json_object_get(answer, "paused")) ? " · paused" : "", integer(answer, "uptime_s"));
-    fprintf(out, "  galaxies  %lld, embedded %lld, bad %lld, retired %lld, labelled %lld\n",
-            integer(galaxies, "total"), integer(galaxies, "embedded"), integer(galaxies, "bad"),
-            integer(galaxies, "retired"), integer(galaxies, "labelled"));
+    fprintf(out, "  galaxies  %lld, embedded %lld, bad %lld, retired %lld, labelled %lld\n", integer(galaxies, "total"),
+            integer(galaxies, "embedded"), integer(galaxies, "bad"), integer(galaxies, "retired"),
+            integer(galaxies, "labelled"));
     fprintf(out, "  votes     %lld applied, %lld repeated, %lld quarantined, %lld waiting for a cycle\n",
             integer(votes, "applied"), integer(votes, "repeated"), integer(votes, "quarantined"),
             integer(votes, "waiting"));
@@ -50,8 +50,8 @@ static void render_queue(const json_t *answer, FILE *out)
 {
     const json_t *entry;
     size_t index;
-    fprintf(out, "epoch %.8s seq %lld, %lld galaxies, model %lld\n", text(answer, "epoch"),
-            integer(answer, "seq"), integer(answer, "length"), integer(answer, "model"));
+    fprintf(out, "epoch %.8s seq %lld, %lld galaxies, model %lld\n", text(answer, "epoch"), integer(answer, "seq"),
+            integer(answer, "length"), integer(answer, "model"));
     fprintf(out, "%5s  %-24s %-8s %9s %9s %9s %12s\n", "rank", "galaxy", "stream", "score", "total", "expected",
             "probability");
     json_array_foreach(json_object_get(answer, "entries"), index, entry)
@@ -74,8 +74,7 @@ static void render_why(const json_t *answer, FILE *out)
         fprintf(out, "  %-22s asked %.2f  information %.4f ", text(question, "name"), number(question, "asked"),
                 number(question, "information"));
         json_t *answers = json_object_get(question, "answers");
-        json_object_foreach(answers, name, value)
-            fprintf(out, " %s %.2f", name, json_number_value(value));
+        json_object_foreach(answers, name, value) fprintf(out, " %s %.2f", name, json_number_value(value));
         fputc('\n', out);
     }
 }
@@ -117,8 +116,12 @@ static const struct {
     const char *verb;
     void (*render)(const json_t *answer, FILE *out);
 } renderers[] = {
-    {"status", render_status},     {"queue", render_queue}, {"why", render_why},
-    {"galaxies", render_galaxies}, {"votes", render_votes}, {"models", render_models},
+    {"status",   render_status  },
+    {"queue",    render_queue   },
+    {"why",      render_why     },
+    {"galaxies", render_galaxies},
+    {"votes",    render_votes   },
+    {"models",   render_models  },
 };
 
 void render(const char *verb, const json_t *answer, FILE *out)

@@ -88,8 +88,7 @@ static void resume_voter(struct casting *casting, const char *id, const char *vo
     int64_t galaxy = oracle_find(casting->oracle, id);
     if (galaxy < 0)
         return;
-    uint64_t people = casting->options.volunteers,
-             number = strtoull(voter + VOTER_NAME_SKIP, NULL, 10) % people;
+    uint64_t people = casting->options.volunteers, number = strtoull(voter + VOTER_NAME_SKIP, NULL, 10) % people;
     uint32_t n = (uint32_t)((number + people - volunteer(casting, (size_t)galaxy, 0)) % people);
     if (n >= casting->cast[galaxy])
         casting->cast[galaxy] = n + 1;
@@ -109,9 +108,9 @@ static void resume_votes(struct casting *casting, const char *id, const char *qu
 int casting_resume(struct casting *casting, struct database *database)
 {
     struct database_result *result;
-    int code = database_run(
-        database, "SELECT id_str, voter FROM triage.vote WHERE voter LIKE " VOTER_NAME_SQL " GROUP BY 1, 2",
-        0, NULL, &result);
+    int code = database_run(database,
+                            "SELECT id_str, voter FROM triage.vote WHERE voter LIKE " VOTER_NAME_SQL " GROUP BY 1, 2",
+                            0, NULL, &result);
     if (code)
         return code;
     for (int row = 0; row < database_rows(result); row++)

@@ -16,10 +16,9 @@
 #define ARRAY_BYTES_MAX (SCHEMA_QUESTIONS_MAX * (2 * SCHEMA_NAME_BYTES + 3) + 3)
 
 /* Delivering a row again changes nothing, so a commit whose answer was lost can simply be tried again. */
-static const char insert[] =
-    "INSERT INTO triage.vote (classification, question, answer, id_str, voter) "
-    "SELECT $1::bigint, given.question, given.answer, $4, $5 "
-    "FROM unnest($2::text[], $3::text[]) AS given (question, answer) ON CONFLICT DO NOTHING";
+static const char insert[] = "INSERT INTO triage.vote (classification, question, answer, id_str, voter) "
+                             "SELECT $1::bigint, given.question, given.answer, $4, $5 "
+                             "FROM unnest($2::text[], $3::text[]) AS given (question, answer) ON CONFLICT DO NOTHING";
 
 struct delivery {
     char url[1024];
@@ -36,8 +35,7 @@ struct delivery {
 };
 
 /* An SQL array literal of the question or answer names. */
-static int name_array(const struct schema *schema, const struct ballot *ballot, int answers,
-                      struct text *text)
+static int name_array(const struct schema *schema, const struct ballot *ballot, int answers, struct text *text)
 {
     const char *separator = "{";
     for (int q = 0; q < schema->questions; q++) {
@@ -78,8 +76,7 @@ static void book(struct delivery_counts *counts, const struct ballot *ballot)
 }
 
 /* One try. Any failure closes the connection, so that the next try begins afresh. */
-static int try_once(const struct delivery *delivery, struct database **database,
-                    const char *const parameter[5])
+static int try_once(const struct delivery *delivery, struct database **database, const char *const parameter[5])
 {
     int result = *database ? 0 : database_open(delivery->url, database);
     if (!result)
@@ -149,8 +146,7 @@ static void *work(void *context)
     return NULL;
 }
 
-int delivery_start(const char *url, const struct schema *schema, int connections,
-                   struct delivery **ret_delivery)
+int delivery_start(const char *url, const struct schema *schema, int connections, struct delivery **ret_delivery)
 {
     struct delivery *delivery = calloc(1, sizeof *delivery);
     if (!delivery)

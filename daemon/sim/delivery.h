@@ -41,8 +41,7 @@ struct delivery_counts {
 struct delivery;
 
 /* Starts the threads; `schema` is kept by the caller. The database may be away. */
-int delivery_start(const char *url, const struct schema *schema, int connections,
-                   struct delivery **ret_delivery);
+int delivery_start(const char *url, const struct schema *schema, int connections, struct delivery **ret_delivery);
 
 /* Puts a copy in line; ERROR_LIMIT when the line is full. */
 int delivery_put(struct delivery *delivery, const struct ballot *ballot);

@@ -15,10 +15,9 @@ static const struct {
     int (*run)(int argc, char **argv);
     const char *help;
 } verbs[] = {
-    {"survey",   verb_survey,
-     "make a simulated survey: pictures, catalogue, simulated votes and the known truth"              },
-    {"platform", verb_platform, "play a volunteer platform: follow the queue and cast simulated votes"},
-    {"queue",    verb_queue,    "follow the feed until the queue is complete, and print it"           },
+    {"survey",   verb_survey,   "make a simulated survey: pictures, catalogue, simulated votes and the known truth"},
+    {"platform", verb_platform, "play a volunteer platform: follow the queue and cast simulated votes"             },
+    {"queue",    verb_queue,    "follow the feed until the queue is complete, and print it"                        },
 };
 #define VERBS (sizeof verbs / sizeof *verbs)
 
@@ -83,8 +82,7 @@ static int find_option(const struct option *options, int count, const char *word
     return -1;
 }
 
-int options_parse(const char *verb, const char *summary, const struct option *options, int count, int argc,
-                  char **argv)
+int options_parse(const char *verb, const char *summary, const struct option *options, int count, int argc, char **argv)
 {
     uint64_t given = 0;
     for (int i = 0; i < argc; i++) {

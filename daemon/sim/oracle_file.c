@@ -71,8 +71,7 @@ static int read_header(struct reader *reader, enum oracle_source *ret_source)
 {
     int result = next_line(reader), ids = 0, found = 0, seen[SCHEMA_ANSWERS_MAX] = {0};
     if (result <= 0)
-        return result ? result
-                      : error_set(ERROR_INPUT, "empty: a header with id_str and answer columns is needed");
+        return result ? result : error_set(ERROR_INPUT, "empty: a header with id_str and answer columns is needed");
     *ret_source = ORACLE_COUNTS;
     reader->columns = reader->fields;
     for (int i = 0; i < reader->columns; i++) {
@@ -91,8 +90,7 @@ static int read_header(struct reader *reader, enum oracle_source *ret_source)
     if (ids != 1)
         return error_set(ERROR_INPUT, "%s column id_str", ids ? "more than one" : "no");
     if (found != reader->schema->answers)
-        return error_set(ERROR_INPUT,
-                         "%d of the %d answer columns of decision tree %s: is it the right tree?", found,
+        return error_set(ERROR_INPUT, "%d of the %d answer columns of decision tree %s: is it the right tree?", found,
                          reader->schema->answers, reader->schema->name);
     return 0;
 }

@@ -66,8 +66,8 @@ static int resume(struct platform *platform)
     int64_t deadline_ms = clock_ms() + DATABASE_WAIT_S * 1000;
     struct database *database = NULL;
     int result;
-    while ((result = database_open(platform->database, &database)) == ERROR_UNAVAILABLE &&
-           clock_ms() < deadline_ms && !asked_to_stop)
+    while ((result = database_open(platform->database, &database)) == ERROR_UNAVAILABLE && clock_ms() < deadline_ms &&
+           !asked_to_stop)
         poll(NULL, 0, 500);
     if (!result)
         result = casting_resume(platform->casting, database);
@@ -137,19 +137,17 @@ static int write_status(struct platform *platform, const struct delivery_counts 
     casting_count(platform->casting, &casting);
     json_t *status = json_pack(
         "{s:b,s:b,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:b,s:o,s:o}", "simulated", 1, "done", done,
-        "classifications", (json_int_t)delivered->classifications, "votes_cast",
-        (json_int_t)delivered->votes_cast, "votes_distinct_valid",
-        (json_int_t)delivered->votes_distinct_valid, "duplicates", (json_int_t)delivered->duplicates,
-        "repeats", (json_int_t)delivered->repeats, "late", (json_int_t)casting.late, "held",
-        (json_int_t)casting.held, "waiting", (json_int_t)delivered->waiting, "retries",
+        "classifications", (json_int_t)delivered->classifications, "votes_cast", (json_int_t)delivered->votes_cast,
+        "votes_distinct_valid", (json_int_t)delivered->votes_distinct_valid, "duplicates",
+        (json_int_t)delivered->duplicates, "repeats", (json_int_t)delivered->repeats, "late", (json_int_t)casting.late,
+        "held", (json_int_t)casting.held, "waiting", (json_int_t)delivered->waiting, "retries",
         (json_int_t)delivered->retries, "exhausted", (json_int_t)casting.exhausted, "unknown",
-        (json_int_t)casting.unknown, "problem", delivered->problem, "idle", platform->idle, "feed",
-        feed_json(platform), "queue", queue_json(platform));
+        (json_int_t)casting.unknown, "problem", delivered->problem, "idle", platform->idle, "feed", feed_json(platform),
+        "queue", queue_json(platform));
     char *text = status ? json_dumps(status, JSON_INDENT(1)) : NULL;
     json_decref(status);
     if (!text)
-        return error_set(ERROR_INPUT,
-                         "the status cannot be written as JSON: is an id of the queue not UTF-8?");
+        return error_set(ERROR_INPUT, "the status cannot be written as JSON: is an id of the queue not UTF-8?");
     struct file_part part = {text, strlen(text)};
     int result = file_write(platform->status_path, &part, 1, 0644);
     free(text);
@@ -263,8 +261,7 @@ static int run_platform(struct platform *platform)
     close_platform(platform);
     if (!empty)
         return report(result);
-    fprintf(stderr,
-            "triage-sim platform: no complete queue was seen: does triaged publish at these endpoints?\n");
+    fprintf(stderr, "triage-sim platform: no complete queue was seen: does triaged publish at these endpoints?\n");
     return EXIT_LATER;
 }
 

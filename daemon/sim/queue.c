@@ -41,9 +41,8 @@ static json_t *entries_json(struct feed_client *feed)
     size_t count;
     const struct queue_entry *entry = feed_client_entries(feed, &count);
     for (size_t i = 0; i < count; i++)
-        json_array_append_new(list,
-                              json_pack("{s:s,s:i,s:s}", "id", entry[i].id_str, "rank", (int)entry[i].rank,
-                                        "stream", streams[entry[i].stream < 3 ? entry[i].stream : 0]));
+        json_array_append_new(list, json_pack("{s:s,s:i,s:s}", "id", entry[i].id_str, "rank", (int)entry[i].rank,
+                                              "stream", streams[entry[i].stream < 3 ? entry[i].stream : 0]));
     return list;
 }
 
@@ -58,11 +57,10 @@ static int print(struct feed_client *feed, int as_json)
     feed_client_position(feed, &epoch, &seq);
     feed_client_ranking(feed, &cycle, &model);
     if (as_json) {
-        json_t *answer =
-            json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "epoch", epoch, "seq", (json_int_t)seq, "cycle",
-                      (json_int_t)cycle, "model", (json_int_t)model, "gaps", (json_int_t)counters.gaps,
-                      "replays", (json_int_t)counters.replays, "snapshots", (json_int_t)counters.snapshots,
-                      "entries", entries_json(feed));
+        json_t *answer = json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "epoch", epoch, "seq", (json_int_t)seq, "cycle",
+                                   (json_int_t)cycle, "model", (json_int_t)model, "gaps", (json_int_t)counters.gaps,
+                                   "replays", (json_int_t)counters.replays, "snapshots", (json_int_t)counters.snapshots,
+                                   "entries", entries_json(feed));
         if (!answer)
             return error_set(ERROR_INPUT, "the queue cannot be written as JSON");
         json_dumpf(answer, stdout, JSON_COMPACT);
@@ -71,8 +69,7 @@ static int print(struct feed_client *feed, int as_json)
         return 0;
     }
     const struct queue_entry *entry = feed_client_entries(feed, &count);
-    printf("# epoch %s seq %llu gaps %llu\n", epoch, (unsigned long long)seq,
-           (unsigned long long)counters.gaps);
+    printf("# epoch %s seq %llu gaps %llu\n", epoch, (unsigned long long)seq, (unsigned long long)counters.gaps);
     for (size_t i = 0; i < count; i++)
         printf("%u %s\n", entry[i].rank, entry[i].id_str);
     return 0;
@@ -82,12 +79,11 @@ int verb_queue(int argc, char **argv)
 {
     static struct request request = {.timeout_s = 30};
     const struct option options[] = {
-        {"--publish",   OPTION_TEXT,    &request.publish,   0, 0,     1, "endpoint of the feed"              },
-        {"--snapshot",  OPTION_TEXT,    &request.snapshot,  0, 0,     1, "endpoint for snapshots and replays"},
-        {"--force-gap", OPTION_FLAG,    &request.force_gap, 0, 0,     0,
-         "lose a message and end after it was repaired"                                                      },
-        {"--timeout",   OPTION_INTEGER, &request.timeout_s, 1, 86400, 0, "seconds to wait"                   },
-        {"--json",      OPTION_FLAG,    &request.json,      0, 0,     0, "print JSON"                        },
+        {"--publish",   OPTION_TEXT,    &request.publish,   0, 0,     1, "endpoint of the feed"                        },
+        {"--snapshot",  OPTION_TEXT,    &request.snapshot,  0, 0,     1, "endpoint for snapshots and replays"          },
+        {"--force-gap", OPTION_FLAG,    &request.force_gap, 0, 0,     0, "lose a message and end after it was repaired"},
+        {"--timeout",   OPTION_INTEGER, &request.timeout_s, 1, 86400, 0, "seconds to wait"                             },
+        {"--json",      OPTION_FLAG,    &request.json,      0, 0,     0, "print JSON"                                  },
     };
     int code = options_parse("queue", "Follows the feed until the queue is complete, and prints it.", options,
                              sizeof options / sizeof *options, argc, argv);

@@ -95,11 +95,10 @@ static void show_progress(const struct job *job, double started_s)
 {
     static const char full[] = "##############################", empty[] = "..............................";
     double elapsed_s = clock_s() - started_s, done = (double)atomic_load(&job->done);
-    double rate = done / (elapsed_s > 0 ? elapsed_s : 1),
-           left_s = rate > 0 ? ((double)job->galaxies - done) / rate : 0;
+    double rate = done / (elapsed_s > 0 ? elapsed_s : 1), left_s = rate > 0 ? ((double)job->galaxies - done) / rate : 0;
     int width = (int)(30 * done / (double)job->galaxies);
-    fprintf(stderr, "\r[%.*s%.*s] %.0f/%lld simulated galaxies, %.0f/s, eta %.0f s ", width, full, 30 - width,
-            empty, done, (long long)job->galaxies, rate, left_s);
+    fprintf(stderr, "\r[%.*s%.*s] %.0f/%lld simulated galaxies, %.0f/s, eta %.0f s ", width, full, 30 - width, empty,
+            done, (long long)job->galaxies, rate, left_s);
 }
 
 static int run_threads(struct job *job)
@@ -194,8 +193,8 @@ static void write_truth(const struct job *job, FILE *file)
         survey_draw((uint64_t)job->seed, i, &galaxy);
         survey_answers(schema, &galaxy, probability);
         for (uint32_t v = 0; v < VOLUNTEERS; v++) {
-            volunteers_walk_probabilities(schema, probability, (uint64_t)job->seed,
-                                          (uint32_t)hash_64(id, strlen(id)), TRUTH_WALK + v, answer);
+            volunteers_walk_probabilities(schema, probability, (uint64_t)job->seed, (uint32_t)hash_64(id, strlen(id)),
+                                          TRUTH_WALK + v, answer);
             for (int q = 0; q < schema->questions; q++)
                 if (answer[q] >= 0)
                     count[answer[q]]++;
@@ -212,10 +211,8 @@ static void write_known(const struct job *job, FILE *file)
 {
     fprintf(file, "id_str,simulated_kind");
     write_columns(&job->schema, file);
-    fprintf(
-        file,
-        ",visibility,signal,seeing,radius,axis_ratio,angle,bulge_share,bulge_index,edge_on,arms,arm_count,"
-        "pitch_deg,flocculence,bar,ring,dust,tidal,companion,clumps,artefact\n");
+    fprintf(file, ",visibility,signal,seeing,radius,axis_ratio,angle,bulge_share,bulge_index,edge_on,arms,arm_count,"
+                  "pitch_deg,flocculence,bar,ring,dust,tidal,companion,clumps,artefact\n");
     for (uint32_t i = 1; i <= job->galaxies; i++) {
         struct survey_galaxy g;
         float probability[SCHEMA_ANSWERS_MAX];
@@ -309,20 +306,18 @@ int verb_survey(int argc, char **argv)
 {
     static struct job job = {.galaxies = 2000, .side = 128, .channels = 3, .seed = 1};
     const struct option options[] = {
-        {"--schema",   OPTION_TEXT,    &job.schema_path, 0,               0,               1, "decision tree, etc/schemas/NAME.ini"},
-        {"--out",      OPTION_TEXT,    &job.out,         0,               0,               1, "folder to write; made if missing"   },
-        {"--galaxies", OPTION_INTEGER, &job.galaxies,    1,               10000000,        0, "how many simulated galaxies"        },
-        {"--side",     OPTION_INTEGER, &job.side,        SURVEY_SIDE_MIN, SURVEY_SIDE_MAX, 0,
-         "pixels of a picture's side"                                                                                              },
-        {"--channels", OPTION_INTEGER, &job.channels,    1,               3,               0, "1 = grey, 3 = colour"               },
-        {"--seed",     OPTION_INTEGER, &job.seed,        0,               4e18,            0,
-         "of the random numbers: the same seed, the same survey"                                                                   },
+        {"--schema",   OPTION_TEXT,    &job.schema_path, 0,               0,               1, "decision tree, etc/schemas/NAME.ini"                  },
+        {"--out",      OPTION_TEXT,    &job.out,         0,               0,               1, "folder to write; made if missing"                     },
+        {"--galaxies", OPTION_INTEGER, &job.galaxies,    1,               10000000,        0, "how many simulated galaxies"                          },
+        {"--side",     OPTION_INTEGER, &job.side,        SURVEY_SIDE_MIN, SURVEY_SIDE_MAX, 0, "pixels of a picture's side"                           },
+        {"--channels", OPTION_INTEGER, &job.channels,    1,               3,               0, "1 = grey, 3 = colour"                                 },
+        {"--seed",     OPTION_INTEGER, &job.seed,        0,               4e18,            0, "of the random numbers: the same seed, the same survey"},
         {"--threads",  OPTION_INTEGER, &job.threads,     0,               THREADS_MAX,     0,
-         "0 = one per core; changes nothing but the speed"                                                                         },
+         "0 = one per core; changes nothing but the speed"                                                                                           },
     };
-    int code = options_parse(
-        "survey", "Makes a simulated survey: pictures, a catalogue, simulated votes and the known truth.",
-        options, sizeof options / sizeof *options, argc, argv);
+    int code =
+        options_parse("survey", "Makes a simulated survey: pictures, a catalogue, simulated votes and the known truth.",
+                      options, sizeof options / sizeof *options, argc, argv);
     if (code != OPTIONS_GO_ON)
         return code;
     if (job.threads == 0) {

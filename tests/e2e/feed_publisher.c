@@ -72,8 +72,7 @@ static void turn(struct life *life, int wait_ms)
 /* Ids with every kind of byte a catalogue may bring. */
 static void name_galaxy(char id_str[QUEUE_ID_BYTES], uint32_t galaxy)
 {
-    static const char *const forms[] = {"J", "Galaxie n\xc3\xa9\xc3\xa9 ", "old encoding \xe9 ",
-                                        "a \"b\" \\ "};
+    static const char *const forms[] = {"J", "Galaxie n\xc3\xa9\xc3\xa9 ", "old encoding \xe9 ", "a \"b\" \\ "};
     snprintf(id_str, QUEUE_ID_BYTES, "%s%u", forms[galaxy % 4], galaxy);
 }
 
@@ -147,9 +146,9 @@ static void print_queue(const struct life *life)
     static const char *const streams[] = {"active", "random", "pinned"};
     for (size_t i = 0; i < life->count; i++) {
         const struct queue_entry *entry = &life->entries[i];
-        printf("%s\t%u\t%s\t%.17g\t%.9g\t%.9g\t%.9g\t%u\t%lld\n", entry->id_str, entry->rank,
-               streams[entry->stream], entry->probability, (double)entry->score, (double)entry->total,
-               (double)entry->expected, entry->model, (long long)entry->leased_until_ms);
+        printf("%s\t%u\t%s\t%.17g\t%.9g\t%.9g\t%.9g\t%u\t%lld\n", entry->id_str, entry->rank, streams[entry->stream],
+               entry->probability, (double)entry->score, (double)entry->total, (double)entry->expected, entry->model,
+               (long long)entry->leased_until_ms);
     }
     puts("end");
     fflush(stdout);

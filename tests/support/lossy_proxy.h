@@ -9,8 +9,7 @@
 struct lossy_proxy {
     uint64_t seed;
     uint32_t draws;
-    uint32_t
-        loss; /* percent of the messages that are lost; of the rest, as many come late and as many twice */
+    uint32_t loss; /* percent of the messages that are lost; of the rest, as many come late and as many twice */
     struct socket *in, *out;
     char *kept; /* one body held back and sent after the next: two messages change places */
     size_t kept_length;

@@ -28,13 +28,13 @@ static size_t map_values(const struct map *map)
 
 static double *pixel(const struct map *map, int image, int y, int x)
 {
-    return map->value + (((size_t)image * (size_t)map->side + (size_t)y) * (size_t)map->side + (size_t)x) *
-                            (size_t)map->channels;
+    return map->value +
+           (((size_t)image * (size_t)map->side + (size_t)y) * (size_t)map->side + (size_t)x) * (size_t)map->channels;
 }
 
 /* One output value: the kernel laid over the input, nothing outside the image. */
-static double convolve_at(const struct layer *layer, int before, const float *weight,
-                          const struct map *source, int image, int y, int x, int out)
+static double convolve_at(const struct layer *layer, int before, const float *weight, const struct map *source,
+                          int image, int y, int x, int out)
 {
     int group_in = layer->in / layer->groups, group = out / (layer->out / layer->groups);
     double sum = 0;
@@ -50,8 +50,8 @@ static double convolve_at(const struct layer *layer, int before, const float *we
     return sum;
 }
 
-static void convolve(const struct net *net, const struct layer *layer, const float *weight,
-                     const struct map *source, struct map *target)
+static void convolve(const struct net *net, const struct layer *layer, const float *weight, const struct map *source,
+                     struct map *target)
 {
     int before;
     layer_output_side(net, layer, source->side, &before);
@@ -86,8 +86,7 @@ static void normalise(const struct net *net, const struct layer *layer, const fl
         if (store) {
             moments(source, c, &mean, &variance);
             store[2 * channels + c] = (float)mean;
-            store[3 * channels + c] =
-                (float)(rows > 1 ? variance * (double)rows / (double)(rows - 1) : variance);
+            store[3 * channels + c] = (float)(rows > 1 ? variance * (double)rows / (double)(rows - 1) : variance);
         }
         double deviation = sqrt(variance + (double)net->epsilon);
         for (size_t r = 0; r < rows; r++)
@@ -168,8 +167,8 @@ static void run_layer(const struct net *net, const struct layer *layer, const fl
 }
 
 /* Runs the batch; `store` and `outputs` may be NULL. */
-static void run_net(const struct net *net, const float *parameters, float *store, const float *images,
-                    int count, float *outputs)
+static void run_net(const struct net *net, const float *parameters, float *store, const float *images, int count,
+                    float *outputs)
 {
     struct map map[NET_LAYERS_MAX + 1] = {
         {count, net->side, net->channels, NULL}
@@ -183,8 +182,8 @@ static void run_net(const struct net *net, const float *parameters, float *store
         int before, side = layer_output_side(net, layer, map[i].side, &before);
         map[i + 1] = (struct map){count, side, layer->out, NULL};
         map[i + 1].value = malloc(map_values(&map[i + 1]) * sizeof(double));
-        run_layer(net, layer, parameters + offset, store ? store + offset : NULL, &map[i],
-                  &map[layer->from + 1], &map[i + 1]);
+        run_layer(net, layer, parameters + offset, store ? store + offset : NULL, &map[i], &map[layer->from + 1],
+                  &map[i + 1]);
         offset += layer_parameter_count(layer);
     }
     for (size_t i = 0; outputs && i < map_values(&map[net->layers]); i++)
@@ -236,8 +235,8 @@ static int forward(struct plan *plan, const float *images, size_t count, float *
     return 0;
 }
 
-static int calibrate(struct backend_context *context, const struct net *net, const float *images,
-                     size_t count, float *parameters)
+static int calibrate(struct backend_context *context, const struct net *net, const float *images, size_t count,
+                     float *parameters)
 {
     (void)context;
     if (count == 0)

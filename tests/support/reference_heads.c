@@ -27,16 +27,15 @@ static double uniform(uint64_t seed, int element, uint32_t c1, uint32_t c2, uint
 }
 
 /* Standardised inputs of a row as the backends see them, without dropout. */
-static void inputs_of(const struct head_set *heads, const uint16_t *embedding, size_t stride_bytes,
-                      uint64_t row, double *z)
+static void inputs_of(const struct head_set *heads, const uint16_t *embedding, size_t stride_bytes, uint64_t row,
+                      double *z)
 {
     const uint16_t *values = (const uint16_t *)((const char *)embedding + row * stride_bytes);
     for (int i = 0; i < heads->inputs; i++)
         z[i] = ((double)half_to_float(values[i]) - (double)heads->shift[i]) * (double)heads->scale[i];
 }
 
-static void adam(double *weight, double *first, double *second, double gradient, double rate, double decay,
-                 double t)
+static void adam(double *weight, double *first, double *second, double gradient, double rate, double decay, double t)
 {
     *first = 0.9 * *first + 0.1 * gradient;
     *second = 0.999 * *second + 0.001 * gradient * gradient;
@@ -45,8 +44,7 @@ static void adam(double *weight, double *first, double *second, double gradient,
 }
 
 /* dNLL / dalpha of all questions, from the digamma form of the gradient. */
-static void likelihood_slopes(const struct schema *schema, const double *alpha, const uint16_t *votes,
-                              double *slope)
+static void likelihood_slopes(const struct schema *schema, const double *alpha, const uint16_t *votes, double *slope)
 {
     for (int q = 0; q < schema->questions; q++) {
         int first = schema->question[q].first, last = first + schema->question[q].count;
@@ -75,8 +73,8 @@ static void fit_step(const struct fit_request *request, struct head_set *heads, 
     for (size_t r = 0; r < rows; r++) {
         inputs_of(heads, request->embedding, request->embedding_stride_bytes, row[r], z);
         for (int i = 0; i < inputs; i++) {
-            double u = uniform(request->seed, i, (uint32_t)row[r] + 1, (uint32_t)step,
-                               (uint32_t)head << 8 | PHILOX_TRAIN);
+            double u =
+                uniform(request->seed, i, (uint32_t)row[r] + 1, (uint32_t)step, (uint32_t)head << 8 | PHILOX_TRAIN);
             z[i] *= u < (double)heads->dropout ? 0 : 1 / (1 - (double)heads->dropout);
         }
         z[inputs] = 1;
@@ -91,14 +89,12 @@ static void fit_step(const struct fit_request *request, struct head_set *heads, 
         for (int a = 0; a < answers; a++) {
             double sigmoid = (alpha[a] - 1) / 100;
             for (int i = 0; i < width; i++)
-                plain->gradient[a * width + i] +=
-                    slope[a] * 100 * sigmoid * (1 - sigmoid) * z[i] / (double)rows;
+                plain->gradient[a * width + i] += slope[a] * 100 * sigmoid * (1 - sigmoid) * z[i] / (double)rows;
         }
     }
     for (int j = 0; j < answers * width; j++)
-        adam(plain->weight + j, plain->first + j, plain->second + j, plain->gradient[j],
-             (double)request->learning_rate, j % width == inputs ? 0 : (double)request->weight_decay,
-             (double)step + 1);
+        adam(plain->weight + j, plain->first + j, plain->second + j, plain->gradient[j], (double)request->learning_rate,
+             j % width == inputs ? 0 : (double)request->weight_decay, (double)step + 1);
 }
 
 static void copy_head(struct head_set *heads, struct plain *plain, int head, int out)
@@ -107,8 +103,7 @@ static void copy_head(struct head_set *heads, struct plain *plain, int head, int
     for (int a = 0; a < heads->answers; a++)
         for (int i = 0; i < width; i++) {
             int output = head * heads->answers + a, j = a * width + i, moment = output * width + i;
-            float *weight =
-                i < heads->inputs ? heads->weight + output * heads->inputs + i : heads->bias + output;
+            float *weight = i < heads->inputs ? heads->weight + output * heads->inputs + i : heads->bias + output;
             if (out) {
                 *weight = (float)plain->weight[j];
                 heads->moment1[moment] = (float)plain->first[j];
@@ -133,8 +128,7 @@ void reference_head_fit(const struct fit_request *request, int epochs, struct he
             memcpy(order, request->train_row, request->train_count * sizeof *order);
             uint32_t epoch_step = (uint32_t)step;
             for (size_t i = request->train_count - 1; i > 0; i--) {
-                uint64_t word =
-                    philox(request->seed, (uint32_t)i, (uint32_t)head, epoch_step, PHILOX_SHUFFLE).word[0];
+                uint64_t word = philox(request->seed, (uint32_t)i, (uint32_t)head, epoch_step, PHILOX_SHUFFLE).word[0];
                 size_t j = (size_t)(word * (i + 1) >> 32);
                 uint64_t kept = order[i];
                 order[i] = order[j];
@@ -162,8 +156,8 @@ struct information reference_beta_binomial(const double *a, const double *b, int
         double mean = 0;
         for (int t = 0; t < passes; t++) {
             double log_p = lgamma(votes + 1) - lgamma(k + 1) - lgamma(votes - k + 1) + lgamma(k + a[t]) +
-                           lgamma(votes - k + b[t]) - lgamma(votes + a[t] + b[t]) + lgamma(a[t] + b[t]) -
-                           lgamma(a[t]) - lgamma(b[t]);
+                           lgamma(votes - k + b[t]) - lgamma(votes + a[t] + b[t]) + lgamma(a[t] + b[t]) - lgamma(a[t]) -
+                           lgamma(b[t]);
             mean += exp(log_p) / passes;
             information.expected -= exp(log_p) * log_p / passes;
         }
@@ -245,8 +239,7 @@ static void inform(const struct score_request *request, const double *alpha, int
     votes = votes < 1 ? 1 : votes > INFORMATION_VOTES_MAX ? INFORMATION_VOTES_MAX : votes;
     for (int q = 0; q < schema->questions; q++) {
         const struct question *asked = &schema->question[q];
-        struct information information =
-            question(request->kind, alpha, schema->answers, asked, request->passes, votes);
+        struct information information = question(request->kind, alpha, schema->answers, asked, request->passes, votes);
         double reached = 1;
         for (int a = asked->first; a < asked->first + asked->count; a++) {
             fraction[a] = 0;
@@ -258,8 +251,7 @@ static void inform(const struct score_request *request, const double *alpha, int
             }
             output[2 + a] = (float)fraction[a];
         }
-        for (int parent = asked->parent; parent >= 0;
-             parent = schema->question[schema->answer[parent].question].parent)
+        for (int parent = asked->parent; parent >= 0; parent = schema->question[schema->answer[parent].question].parent)
             reached *= fraction[parent];
         output[2 + schema->answers + q] = (float)information.total;
         output[2 + schema->answers + schema->questions + q] = (float)information.expected;
@@ -281,11 +273,9 @@ static void passes_of(const struct score_request *request, const double *z, doub
             int output = head * heads->answers + a;
             double x = (double)heads->bias[output];
             for (int i = 0; i < heads->inputs; i++) {
-                double u = uniform(request->seed, i, (uint32_t)pass, (uint32_t)head,
-                                   heads->model << 4 | PHILOX_SCORE);
+                double u = uniform(request->seed, i, (uint32_t)pass, (uint32_t)head, heads->model << 4 | PHILOX_SCORE);
                 if (u >= (double)heads->dropout)
-                    x += (double)heads->weight[output * heads->inputs + i] * z[i] /
-                         (1 - (double)heads->dropout);
+                    x += (double)heads->weight[output * heads->inputs + i] * z[i] / (1 - (double)heads->dropout);
             }
             alpha[t * heads->answers + a] = concentration(x);
         }
@@ -299,8 +289,7 @@ void reference_head_score(const struct score_request *request)
     size_t row_floats = (size_t)information_row_floats(request->schema);
     double *alpha = calloc(dump, sizeof *alpha), z[HEAD_INPUTS_MAX];
     for (size_t g = 0; g < request->count; g++) {
-        inputs_of(heads, request->embedding, request->embedding_stride_bytes,
-                  request->row ? request->row[g] : g, z);
+        inputs_of(heads, request->embedding, request->embedding_stride_bytes, request->row ? request->row[g] : g, z);
         passes_of(request, z, alpha);
         if (request->reducer == REDUCE_INFORMATION)
             inform(request, alpha, request->votes_due[g], request->output + g * row_floats);

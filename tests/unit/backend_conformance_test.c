@@ -24,8 +24,7 @@
 static const struct backend *const backends[] = {&backend_cpu};
 #define BACKENDS (sizeof backends / sizeof *backends)
 
-static const char *const kind_names[] = {"conv", "batch norm", "swish", "squeeze and excitation",
-                                         "add",  "pool"};
+static const char *const kind_names[] = {"conv", "batch norm", "swish", "squeeze and excitation", "add", "pool"};
 
 /* Relative error allowed after one layer of each kind. */
 static const double tolerance[] = {
@@ -112,8 +111,8 @@ static void assert_same_forward(const struct net *net, size_t count, double allo
         float *have = run(backends[b], 2, net, parameters, images, count);
         double error = relative_error(have, want, count * output_floats(net));
         if (!(error <= allowed))
-            fail_msg("%s: %s, side %d, %zu images: error %g, allowed %g", backends[b]->name, net->name,
-                     net->side, count, error, allowed);
+            fail_msg("%s: %s, side %d, %zu images: error %g, allowed %g", backends[b]->name, net->name, net->side,
+                     count, error, allowed);
         free(have);
     }
     free(want);
@@ -228,8 +227,7 @@ static void squeeze_and_excitation(void **state)
 /* Swish far from zero: neither overflow nor NaN, and the tails are right. */
 static void swish_far_from_zero(void **state)
 {
-    static const float images[] = {-1e30f, -200,  -90, -88,     -20, 0, 20, 88,
-                                   200,    1e30f, -1,  -1e-30f, 1,   3, 5,  7};
+    static const float images[] = {-1e30f, -200, -90, -88, -20, 0, 20, 88, 200, 1e30f, -1, -1e-30f, 1, 3, 5, 7};
     struct net net;
     float nothing = 0;
     (void)state;
@@ -249,8 +247,7 @@ static void swish_far_from_zero(void **state)
  */
 
 /* Convolution, then optionally norm and swish, so that every way of folding appears. */
-static void add_unit(struct net *net, int in, int out, int kernel, int stride, int groups, int norm,
-                     int swish)
+static void add_unit(struct net *net, int in, int out, int kernel, int stride, int groups, int norm, int swish)
 {
     add_conv(net, in, out, kernel, stride, groups);
     if (norm)
@@ -318,8 +315,8 @@ static void small_nets(void **state)
 /* --- calibration ------------------------------------------------------------------------------------------
  */
 
-static float *calibrated(const struct backend *backend, int threads, const struct net *net,
-                         const float *start, const float *images, size_t count)
+static float *calibrated(const struct backend *backend, int threads, const struct net *net, const float *start,
+                         const float *images, size_t count)
 {
     struct backend_context *context;
     size_t bytes = net_parameter_count(net) * sizeof(float);
@@ -349,8 +346,8 @@ static void assert_same_calibration(const struct net *net, size_t count, double 
             assert_memory_not_equal(have + at, start + at, values * sizeof(float));
             double error = relative_error(have + at, want + at, values);
             if (!(error <= allowed))
-                fail_msg("%s: %s of %s: error %g, allowed %g", backends[b]->name, tensor[t].name, net->name,
-                         error, allowed);
+                fail_msg("%s: %s of %s: error %g, allowed %g", backends[b]->name, tensor[t].name, net->name, error,
+                         allowed);
         }
         free(have);
     }

@@ -202,8 +202,7 @@ static void only_regular_files_are_opened(void **state)
     assert_int_equal(catalogue_open(folder, &schema, &catalogue), ERROR_INPUT);
     unlink(path);
     assert_int_equal(mkfifo(path, 0600), 0);
-    assert_int_equal(catalogue_open(path, &schema, &catalogue),
-                     ERROR_INPUT); /* and does not wait for a writer */
+    assert_int_equal(catalogue_open(path, &schema, &catalogue), ERROR_INPUT); /* and does not wait for a writer */
     assert_non_null(strstr(error_message(), "not a regular file"));
     unlink(path);
 }
@@ -318,14 +317,10 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reads_columns_in_any_order),
-        cmocka_unit_test(quoting_and_line_ends_do_not_matter),
-        cmocka_unit_test(bad_catalogues_are_refused_by_line),
-        cmocka_unit_test(limits_on_bytes_are_exact),
-        cmocka_unit_test(only_regular_files_are_opened),
-        cmocka_unit_test(summary_names_what_was_passed_over),
-        cmocka_unit_test(many_rows_need_no_more_memory),
-        cmocka_unit_test(any_bytes_are_read_or_refused),
+        cmocka_unit_test(reads_columns_in_any_order),         cmocka_unit_test(quoting_and_line_ends_do_not_matter),
+        cmocka_unit_test(bad_catalogues_are_refused_by_line), cmocka_unit_test(limits_on_bytes_are_exact),
+        cmocka_unit_test(only_regular_files_are_opened),      cmocka_unit_test(summary_names_what_was_passed_over),
+        cmocka_unit_test(many_rows_need_no_more_memory),      cmocka_unit_test(any_bytes_are_read_or_refused),
     };
     return cmocka_run_group_tests_name("catalogue", tests, set_up, tear_down);
 }

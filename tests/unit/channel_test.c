@@ -242,8 +242,7 @@ static void test_the_binding_side_starts_again(void **state)
     assert_int_equal(channel_bind(endpoint, &daemon), 0);
     int64_t deadline_ms = clock_ms() + PATIENCE_MS;
     int result = 0;
-    while (result != 1 &&
-           clock_ms() < deadline_ms) { /* what is sent while the other end is away may be lost */
+    while (result != 1 && clock_ms() < deadline_ms) { /* what is sent while the other end is away may be lost */
         char buffer[8];
         size_t length;
         channel_send(worker, "two", 3);

@@ -118,8 +118,7 @@ static void other_process_sees_growth_after_refresh(void **state)
         struct column theirs;
         int wrong = reopen(COLUMN_WRITE, &theirs) != 0 || theirs.rows != COLUMN_STEP_ROWS;
         wrong |= write(from_child[1], &byte, 1) != 1 || read(to_child[0], &byte, 1) != 1;
-        wrong |=
-            theirs.rows != COLUMN_STEP_ROWS || column_refresh(&theirs) || theirs.rows != 3 * COLUMN_STEP_ROWS;
+        wrong |= theirs.rows != COLUMN_STEP_ROWS || column_refresh(&theirs) || theirs.rows != 3 * COLUMN_STEP_ROWS;
         wrong |= strcmp(column_row(&theirs, 3 * COLUMN_STEP_ROWS - 1), "grown") != 0;
         memcpy(column_row(&theirs, 0), "answer", 7);
         _exit(wrong);
@@ -219,8 +218,7 @@ static void damaged_headers_are_refused(void **state)
     assert_int_equal(truncate(path, 4095), 0);
     assert_int_equal(reopen(COLUMN_CREATE, &column), ERROR_INPUT);
     assert_non_null(strstr(error_message(), "4095 bytes"));
-    assert_int_equal(truncate(path, 4096 + 250),
-                     0); /* two rows and a half; the header is now zeros behind 4095 */
+    assert_int_equal(truncate(path, 4096 + 250), 0); /* two rows and a half; the header is now zeros behind 4095 */
     assert_int_equal(reopen(COLUMN_READ, &column), 0);
     assert_int_equal(column.rows, 2);
     column_close(&column);

@@ -57,8 +57,7 @@ static void check_entry(const struct queue_entry *got, const struct queue_entry 
     assert_int_equal(got->rank, expected->rank);
     assert_int_equal(got->stream, expected->stream);
     assert_true(got->probability == expected->probability);
-    assert_true(got->score == expected->score && got->total == expected->total &&
-                got->expected == expected->expected);
+    assert_true(got->score == expected->score && got->total == expected->total && got->expected == expected->expected);
     assert_int_equal(got->model, expected->model);
     assert_true(got->leased_until_ms == expected->leased_until_ms);
 }
@@ -67,13 +66,12 @@ static void check_entry(const struct queue_entry *got, const struct queue_entry 
 static void test_heartbeat_bytes(void **state)
 {
     (void)state;
-    static const char expected[] =
-        "\x88\xa1v\x01\xa4kind\xa9heartbeat\xa5"
-        "epoch\xd9\x20"
-        "0123456789abcdef0123456789abcdef"
-        "\xa8last_seq\xcd\x01\x2c\xa6schema\xd9\x20"
-        "feedfacefeedfacefeedfacefeedface"
-        "\xa7unix_ms\xcf\x00\x00\x01\x90\x00\xc7\x9c\x7b\xa5model\x07\xa6length\x02";
+    static const char expected[] = "\x88\xa1v\x01\xa4kind\xa9heartbeat\xa5"
+                                   "epoch\xd9\x20"
+                                   "0123456789abcdef0123456789abcdef"
+                                   "\xa8last_seq\xcd\x01\x2c\xa6schema\xd9\x20"
+                                   "feedfacefeedfacefeedfacefeedface"
+                                   "\xa7unix_ms\xcf\x00\x00\x01\x90\x00\xc7\x9c\x7b\xa5model\x07\xa6length\x02";
     struct text out = text_new(1000);
     feed_encode_heartbeat(&out, &header, 7, 2);
     assert_int_equal(out.length, sizeof expected - 1);
@@ -278,8 +276,7 @@ static void test_versions_and_kinds(void **state)
     assert_non_null(strstr(error_message(), "'model'"));
     assert_int_equal(decode_with("heartbeat", 1, "e"), ERROR_INPUT);
     assert_non_null(strstr(error_message(), "'last_seq'"));
-    assert_int_equal(decode_with("x", 1, "0123456789abcdef0123456789abcdef0"),
-                     ERROR_INPUT); /* 33 characters */
+    assert_int_equal(decode_with("x", 1, "0123456789abcdef0123456789abcdef0"), ERROR_INPUT); /* 33 characters */
     assert_int_equal(feed_decode("\x90", 1, &message), ERROR_INPUT);
 }
 

@@ -81,8 +81,7 @@ static void remove_from_queue(struct test_queue *queue, const char *id_str)
 {
     for (size_t i = 0; i < queue->count; i++)
         if (strcmp(queue->entries[i].id_str, id_str) == 0) {
-            memmove(&queue->entries[i], &queue->entries[i + 1],
-                    (queue->count - i - 1) * sizeof *queue->entries);
+            memmove(&queue->entries[i], &queue->entries[i + 1], (queue->count - i - 1) * sizeof *queue->entries);
             queue->count--;
             return;
         }
@@ -142,9 +141,8 @@ static void test_table_against_a_list(void **state)
     }
     const struct queue_entry *ranked = queue_table_ranked(&table);
     for (size_t i = 1; i < count; i++)
-        assert_true(
-            ranked[i - 1].rank < ranked[i].rank ||
-            (ranked[i - 1].rank == ranked[i].rank && strcmp(ranked[i - 1].id_str, ranked[i].id_str) < 0));
+        assert_true(ranked[i - 1].rank < ranked[i].rank ||
+                    (ranked[i - 1].rank == ranked[i].rank && strcmp(ranked[i - 1].id_str, ranked[i].id_str) < 0));
     queue_table_free(&table);
     assert_int_equal(queue_table_new(PUBLISHER_QUEUE_LIMIT + 1, &table), ERROR_LIMIT);
 }
@@ -174,12 +172,8 @@ static struct feed_log *open_log(feed_emit *emit, void *context)
 
 static struct queue_entry entry_of(const char *id_str, uint32_t rank, int64_t leased_until_ms)
 {
-    struct queue_entry entry = {.rank = rank,
-                                .stream = 1,
-                                .probability = 0.125,
-                                .score = 0.5f,
-                                .model = 2,
-                                .leased_until_ms = leased_until_ms};
+    struct queue_entry entry = {
+        .rank = rank, .stream = 1, .probability = 0.125, .score = 0.5f, .model = 2, .leased_until_ms = leased_until_ms};
     snprintf(entry.id_str, sizeof entry.id_str, "%s", id_str);
     return entry;
 }
@@ -454,8 +448,7 @@ static void test_lossy_schedules(void **state)
         feed_follower_free(wire.follower);
         feed_log_close(log);
     }
-    assert_true(sum.gaps > 1000 && sum.replays > 500 &&
-                sum.snapshots > 500); /* all ways of repair were walked */
+    assert_true(sum.gaps > 1000 && sum.replays > 500 && sum.snapshots > 500); /* all ways of repair were walked */
 }
 
 /* A queue that changes between two chunks of a snapshot: the chunks must not be mixed. */
@@ -583,8 +576,7 @@ static void test_a_damaged_wire(void **state)
 
 /* --- over sockets --- */
 
-static char folder[] = "/tmp/feed-test-XXXXXX", publish_endpoint[64], snapshot_endpoint[64],
-            proxy_endpoint[64];
+static char folder[] = "/tmp/feed-test-XXXXXX", publish_endpoint[64], snapshot_endpoint[64], proxy_endpoint[64];
 
 static int make_folder(void **state)
 {
@@ -666,8 +658,7 @@ static void test_through_a_lossy_proxy(void **state)
             draw_queue(&draws, schedule % 10 ? 60 : QUEUE_ENTRIES, &queue);
             assert_int_equal(publisher_zmq.publish(feed, (uint64_t)step, 1, queue.entries, queue.count), 0);
             struct retraction retraction = {.reason = "retired"};
-            memcpy(retraction.id_str, queue.entries[draw(&draws, (uint32_t)queue.count)].id_str,
-                   QUEUE_ID_BYTES);
+            memcpy(retraction.id_str, queue.entries[draw(&draws, (uint32_t)queue.count)].id_str, QUEUE_ID_BYTES);
             remove_from_queue(&queue, retraction.id_str);
             assert_int_equal(publisher_zmq.retract(feed, &retraction, 1), 0);
             lossy_proxy_step(&proxy);
@@ -764,8 +755,8 @@ static void test_a_slow_subscriber(void **state)
 /* --- requests over sockets --- */
 
 /* Sends one request of up to three frames; waits for the reply and decodes it. */
-static void ask(struct publisher_state *feed, struct socket *asker, const struct socket_frame *request,
-                int count, struct feed_message *reply)
+static void ask(struct publisher_state *feed, struct socket *asker, const struct socket_frame *request, int count,
+                struct feed_message *reply)
 {
     struct socket_frame frames[SOCKET_FRAMES_MAX];
     struct pollfd set = {.fd = socket_descriptor(asker), .events = POLLIN};
@@ -964,8 +955,7 @@ static void test_record(void **state)
     struct draws draws = {.seed = 12};
     char path[FILE_PATH_BYTES];
     assert_int_equal(file_path(path, sizeof path, "%s/record", folder), 0);
-    struct publisher_options options = {
-        .record_path = path, .schema_hash = SCHEMA, .queue_limit = QUEUE_ENTRIES};
+    struct publisher_options options = {.record_path = path, .schema_hash = SCHEMA, .queue_limit = QUEUE_ENTRIES};
     for (int run = 0; run < 3; run++) {
         struct publisher_state *feed;
         const char *epoch;
@@ -995,8 +985,7 @@ static void test_record(void **state)
     struct file_part text = {"[section]\nkey = value\n", 22};
     assert_int_equal(file_write(path, &text, 1, 0600), 0);
     struct publisher_state *feed;
-    assert_int_equal(publisher_record.open(&options, &feed),
-                     ERROR_INPUT); /* somebody else's file is left alone */
+    assert_int_equal(publisher_record.open(&options, &feed), ERROR_INPUT); /* somebody else's file is left alone */
     assert_non_null(strstr(error_message(), "not a feed record"));
     char *bytes;
     size_t length;

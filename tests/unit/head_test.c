@@ -71,8 +71,7 @@ static void true_concentrations(const struct pool *pool, int row, float *alpha)
     for (int a = 0; a < ANSWERS; a++) {
         float x = -3;
         for (int i = 0; i < 5; i++)
-            x += 0.5f * drawn(100000 + (uint32_t)a, (uint32_t)i) *
-                 (half_to_float(pool->embedding[row][i]) - 3) * 2;
+            x += 0.5f * drawn(100000 + (uint32_t)a, (uint32_t)i) * (half_to_float(pool->embedding[row][i]) - 3) * 2;
         alpha[a] = head_alpha(x);
     }
 }
@@ -117,16 +116,14 @@ static struct fit_request request_for(struct pool *pool, size_t train, size_t va
 static void start(struct pool *pool, const struct fit_request *request, int count, struct head_set *heads)
 {
     float alpha[ANSWERS];
-    struct vote_rows rows = {request->votes, request->votes_stride_bytes, request->train_row,
-                             request->train_count};
+    struct vote_rows rows = {request->votes, request->votes_stride_bytes, request->train_row, request->train_count};
     assert_int_equal(head_set_new(count, INPUTS, ANSWERS, heads), 0);
     heads->dropout = 0.2f;
     heads->model = 3;
     head_set_standardise(heads, request->embedding, request->embedding_stride_bytes, request->train_row,
                          request->train_count);
-    assert_int_equal(
-        likelihood_constant_fit(&pool->schema, &rows, LIKELIHOOD_HEAD_LOWER, LIKELIHOOD_HEAD_UPPER, alpha),
-        0);
+    assert_int_equal(likelihood_constant_fit(&pool->schema, &rows, LIKELIHOOD_HEAD_LOWER, LIKELIHOOD_HEAD_UPPER, alpha),
+                     0);
     head_set_reset(heads, alpha);
 }
 
@@ -137,8 +134,7 @@ static struct workers *threads(int count)
     return workers;
 }
 
-static int cpu_fit(int count, const struct fit_request *request, struct head_set *heads,
-                   struct fit_report *report)
+static int cpu_fit(int count, const struct fit_request *request, struct head_set *heads, struct fit_report *report)
 {
     struct workers *workers = threads(count);
     int result = cpu_head_fit(workers, request, heads, report);
@@ -275,8 +271,7 @@ static void fit_agrees_with_the_reference(void **state)
     assert_int_equal(reference.step, 9);
     float moved = 0;
     for (size_t i = 0; i < head_set_floats(&heads); i++) {
-        assert_true(fabsf(heads.shift[i] - reference.shift[i]) <=
-                    1e-5f * fmaxf(1, fabsf(reference.shift[i])));
+        assert_true(fabsf(heads.shift[i] - reference.shift[i]) <= 1e-5f * fmaxf(1, fabsf(reference.shift[i])));
         moved = fmaxf(moved, fabsf(heads.weight[i % (2 * ANSWERS * INPUTS)]));
     }
     assert_true(moved > 0.03f);
@@ -320,8 +315,8 @@ static void fit_recovers_known_structure(void **state)
     assert_int_equal(cpu_fit(2, &request, &heads, &report), 0);
     double constant = mean_nll(pool, &begin, 500, ROWS), fitted = mean_nll(pool, &heads, 500, ROWS);
     double truth = true_nll(pool, 500, ROWS);
-    print_message("test NLL: constant %.3f, fitted %.3f, truth %.3f; best epoch %d\n", constant, fitted,
-                  truth, report.best_epoch);
+    print_message("test NLL: constant %.3f, fitted %.3f, truth %.3f; best epoch %d\n", constant, fitted, truth,
+                  report.best_epoch);
     assert_true(constant - fitted > 0.5 * (constant - truth));
     assert_true(report.best_epoch > 0 && (report.epochs == report.best_epoch + 10 || report.epochs == 200));
     /* The weights kept are those of the loss reported. */
@@ -423,8 +418,7 @@ static void broken_embedding_is_named(void **state)
     struct fit_report report;
     start(pool, &request, 2, &heads);
     assert_int_equal(head_set_copy(&heads, &begin), 0);
-    for (size_t broken = 123; broken <= 423;
-         broken += 300) { /* in the training rows, in the validation rows */
+    for (size_t broken = 123; broken <= 423; broken += 300) { /* in the training rows, in the validation rows */
         uint16_t kept = pool->embedding[broken][7];
         char name[32];
         snprintf(name, sizeof name, "row %zu ", broken);
@@ -650,8 +644,7 @@ static void without_dropout_there_is_no_information(void **state)
         for (int t = 0; t < 30; t++)
             assert_close(dump.output + (g * 30 + (size_t)t) * ANSWERS, alpha, ANSWERS, 1e-5f);
         assert_true(information.output[g * row] - information.output[g * row + 1] < 1e-6f);
-        float sum = information.output[g * row + 2] + information.output[g * row + 3] +
-                    information.output[g * row + 4];
+        float sum = information.output[g * row + 2] + information.output[g * row + 3] + information.output[g * row + 4];
         assert_true(fabsf(sum - 1) < 1e-6f); /* fractions of the first question */
     }
     free(dump.output);
@@ -710,8 +703,7 @@ static void score_refuses_what_it_cannot_do(void **state)
     assert_int_equal(head_set_new(1, 4096, 512, &large), 0);
     request.heads = &large;
     request.passes = 512;
-    assert_int_equal(cpu_head_score(workers, &request, NULL, NULL),
-                     ERROR_STATE); /* not the schema's answers */
+    assert_int_equal(cpu_head_score(workers, &request, NULL, NULL), ERROR_STATE); /* not the schema's answers */
     request.schema = &wide;
     assert_int_equal(cpu_head_score(workers, &request, NULL, NULL), ERROR_LIMIT);
     assert_non_null(strstr(error_message(), "4096 MiB"));

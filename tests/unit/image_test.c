@@ -47,8 +47,8 @@ static uint8_t shade(int x, int y, int channel)
 /* --- resizing ------------------------------------------------------------------------------------ */
 
 /* The mean over each output pixel of the source repeated `side` times along both axes: exact in integers. */
-static double repeated_mean(const uint8_t *source, int width, int left, int top, int source_side,
-                            int channels, int wanted, int side, int x, int y)
+static double repeated_mean(const uint8_t *source, int width, int left, int top, int source_side, int channels,
+                            int wanted, int side, int x, int y)
 {
     long sum = 0;
     for (int v = y * source_side; v < (y + 1) * source_side; v++)
@@ -59,12 +59,11 @@ static double repeated_mean(const uint8_t *source, int width, int left, int top,
     return (double)sum / source_side / source_side / (wanted >= 0 ? 1 : 3);
 }
 
-static void check_resize(const uint8_t *source, int width, int left, int top, int source_side,
-                         int source_channels, int side, int channels)
+static void check_resize(const uint8_t *source, int width, int left, int top, int source_side, int source_channels,
+                         int side, int channels)
 {
     uint8_t pixels[60 * 60 * 3];
-    assert_int_equal(
-        image_resize(source, width, left, top, source_side, source_channels, side, channels, pixels), 0);
+    assert_int_equal(image_resize(source, width, left, top, source_side, source_channels, side, channels, pixels), 0);
     for (int y = 0; y < side; y++)
         for (int x = 0; x < side; x++)
             for (int c = 0; c < channels; c++) {
@@ -97,23 +96,19 @@ static void resize_of_known_pictures(void **state)
     static const uint8_t four[] = {0, 100, 200, 255, 10, 90, 220, 235, 0, 0, 9, 9, 0, 2, 9, 10};
     uint8_t pixels[64], all[50 * 50], large[300 * 300];
     assert_int_equal(image_resize(four, 4, 0, 0, 4, 1, 2, 1, pixels), 0);
-    assert_memory_equal(pixels, ((uint8_t[]){50, 228, 0, 9}),
-                        4); /* means 50, 227.5, 0.5 and 9.25, ties to even */
+    assert_memory_equal(pixels, ((uint8_t[]){50, 228, 0, 9}), 4); /* means 50, 227.5, 0.5 and 9.25, ties to even */
     assert_int_equal(image_resize(four, 4, 0, 0, 2, 1, 4, 1, pixels), 0);
-    assert_memory_equal(pixels, ((uint8_t[]){0, 0, 100, 100, 0, 0, 100, 100, 10, 10, 90, 90, 10, 10, 90, 90}),
-                        16);
+    assert_memory_equal(pixels, ((uint8_t[]){0, 0, 100, 100, 0, 0, 100, 100, 10, 10, 90, 90, 10, 10, 90, 90}), 16);
     assert_int_equal(image_resize(four, 4, 1, 1, 3, 1, 3, 1, pixels), 0);
     assert_memory_equal(pixels, ((uint8_t[]){90, 220, 235, 0, 9, 9, 2, 9, 10}), 9);
     memset(all, 255, sizeof all);
     assert_int_equal(image_resize(all, 50, 0, 0, 50, 1, 300, 1, large), 0);
     for (size_t i = 0; i < sizeof large; i++)
         assert_int_equal(large[i], 255);
-    static const uint8_t colour[] = {1,  1,  0, 255, 255, 255,
-                                     10, 20, 0, 0,   0,   1}; /* means 0.67, 255, 10, 0.33 */
+    static const uint8_t colour[] = {1, 1, 0, 255, 255, 255, 10, 20, 0, 0, 0, 1}; /* means 0.67, 255, 10, 0.33 */
     assert_int_equal(image_resize(colour, 2, 0, 0, 2, 3, 2, 1, pixels), 0);
     assert_memory_equal(pixels, ((uint8_t[]){1, 255, 10, 0}), 4);
-    assert_int_equal(image_resize(colour, 2, 0, 0, 2, 3, 1, 1, pixels),
-                     0); /* 66.5 of the exact means, not 66.75 */
+    assert_int_equal(image_resize(colour, 2, 0, 0, 2, 3, 1, 1, pixels), 0); /* 66.5 of the exact means, not 66.75 */
     assert_int_equal(pixels[0], 66);
     assert_int_equal(image_resize(four, 4, 0, 0, 1, 1, 1, 3, pixels), 0);
     assert_memory_equal(pixels, ((uint8_t[]){0, 0, 0}), 3);
@@ -239,8 +234,7 @@ static void every_kind_of_png_is_read(void **state)
         for (int at = 0; at < SQUARE * SQUARE; at++) {
             int sum = 0, read;
             for (int c = 0; c < 3; c++) {
-                png_sample(&png_kinds[i], at % SQUARE + (WIDTH - SQUARE) / 2, at / SQUARE, coloured ? c : 0,
-                           &read);
+                png_sample(&png_kinds[i], at % SQUARE + (WIDTH - SQUARE) / 2, at / SQUARE, coloured ? c : 0, &read);
                 assert_int_equal(pixels[3 * at + c], read);
                 sum += read;
             }
@@ -291,8 +285,8 @@ static int many_scans(jpeg_scan_info scans[190])
     scans[count++] = (jpeg_scan_info){.comps_in_scan = 1};
     for (int k = 1; k < 64; k++)
         for (int low = 2; low >= 0; low--)
-            scans[count++] = (jpeg_scan_info){
-                .comps_in_scan = 1, .Ss = k, .Se = k, .Ah = low == 2 ? 0 : low + 1, .Al = low};
+            scans[count++] =
+                (jpeg_scan_info){.comps_in_scan = 1, .Ss = k, .Se = k, .Ah = low == 2 ? 0 : low + 1, .Al = low};
     return count;
 }
 
@@ -384,8 +378,8 @@ static void put_32(uint8_t *at, uint32_t value)
 static void mend_png(uint8_t *bytes, size_t length)
 {
     for (size_t at = 8; at + 12 <= length;) {
-        size_t count = (size_t)bytes[at] << 24 | (size_t)bytes[at + 1] << 16 | (size_t)bytes[at + 2] << 8 |
-                       bytes[at + 3];
+        size_t count =
+            (size_t)bytes[at] << 24 | (size_t)bytes[at + 1] << 16 | (size_t)bytes[at + 2] << 8 | bytes[at + 3];
         if (count > length - at - 12)
             return;
         put_32(bytes + at + 8 + count, crc(bytes + at + 4, count + 4));
@@ -477,8 +471,8 @@ static void damage_never_crashes(void **state)
             size_t at = (size_t)rand_r(&seed) % file.length;
             if (turn % 2) /* headers are short; give them their share */
                 at %= 256;
-            file.bytes[at] = rand_r(&seed) % 2 ? (uint8_t)rand_r(&seed)
-                                               : file.bytes[at] ^ (uint8_t)(1u << rand_r(&seed) % 8);
+            file.bytes[at] =
+                rand_r(&seed) % 2 ? (uint8_t)rand_r(&seed) : file.bytes[at] ^ (uint8_t)(1u << rand_r(&seed) % 8);
         }
         if (turn % 3 == 0 && file.length > 64) /* one piece over another */
             memmove(file.bytes + rand_r(&seed) % 32 + 8, file.bytes + file.length / 2, file.length / 4);
@@ -508,9 +502,9 @@ static void locations_resolve_against_the_catalogue(void **state)
     assert_string_equal(out, "./a b.png");
     assert_int_equal(image_resolve("/data", "", out, sizeof out), ERROR_INPUT);
     assert_int_equal(image_resolve("/data", "a\nb", out, sizeof out), ERROR_INPUT);
-    assert_int_equal(image_resolve("/data", "12345678901234567890123456789012345678901234567890123456789",
-                                   out, sizeof out),
-                     ERROR_LIMIT);
+    assert_int_equal(
+        image_resolve("/data", "12345678901234567890123456789012345678901234567890123456789", out, sizeof out),
+        ERROR_LIMIT);
 }
 
 static int set_up(void **state)

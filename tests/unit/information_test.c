@@ -92,8 +92,7 @@ static void two_answers_are_exact(void **state)
             random_passes((uint32_t)(v * 100 + p), 2, passes[p], alpha);
             marginal_of(alpha, 2, passes[p], 0, a, b);
             struct information expected = reference_beta_binomial(a, b, passes[p], votes[v]);
-            struct information one =
-                information_question(INFORMATION_VOTES, alpha, 2, passes[p], STRIDE, votes[v]);
+            struct information one = information_question(INFORMATION_VOTES, alpha, 2, passes[p], STRIDE, votes[v]);
             assert_near(one.total, expected.total, 1e-10);
             assert_near(one.expected, expected.expected, 1e-10);
         }
@@ -109,8 +108,8 @@ static void extremes_stay_exact(void **state)
         for (int i = 0; i < SCHEMA_PER_QUESTION; i++)
             for (int t = 0; t < STRIDE; t++)
                 alpha[i * STRIDE + t] = (pattern >> (i == t % 16) & 1) ? 101 : 1;
-        struct information one = information_question(INFORMATION_VOTES, alpha, SCHEMA_PER_QUESTION, 30,
-                                                      STRIDE, INFORMATION_VOTES_MAX);
+        struct information one =
+            information_question(INFORMATION_VOTES, alpha, SCHEMA_PER_QUESTION, 30, STRIDE, INFORMATION_VOTES_MAX);
         struct information best = {0, 0};
         for (int i = 0; i < SCHEMA_PER_QUESTION; i++) {
             marginal_of(alpha, SCHEMA_PER_QUESTION, 30, i, a, b);
@@ -150,8 +149,7 @@ static void three_answers_bound_the_joint(void **state)
                 int count[3] = {i, j, votes - i - j};
                 double mean = 0;
                 for (int t = 0; t < passes; t++) {
-                    double one[3] = {(double)alpha[t], (double)alpha[STRIDE + t],
-                                     (double)alpha[2 * STRIDE + t]};
+                    double one[3] = {(double)alpha[t], (double)alpha[STRIDE + t], (double)alpha[2 * STRIDE + t]};
                     double log_p = log_dirichlet_multinomial(one, count, 3);
                     mean += exp(log_p) / passes;
                     expected -= exp(log_p) * log_p / passes;
@@ -201,8 +199,7 @@ static void equal_passes_teach_nothing(void **state)
             alpha[a * STRIDE + t] = 1.5f + (float)(7 * a);
     for (int kind = INFORMATION_VOTES; kind <= INFORMATION_BINOMIAL; kind++)
         for (int answers = 2; answers <= 4; answers++) {
-            struct information one =
-                information_question((enum information_kind)kind, alpha, answers, 30, STRIDE, 40);
+            struct information one = information_question((enum information_kind)kind, alpha, answers, 30, STRIDE, 40);
             assert_true(one.total >= one.expected);
             assert_near(one.total, one.expected, 1e-12);
         }

@@ -42,8 +42,7 @@ static void known_vectors(void **state)
     };
     for (size_t i = 0; i < COUNT(vectors); i++) {
         double gradient[3];
-        assert_near(likelihood_question(vectors[i].alpha, vectors[i].votes, vectors[i].count), vectors[i].nll,
-                    1e-9);
+        assert_near(likelihood_question(vectors[i].alpha, vectors[i].votes, vectors[i].count), vectors[i].nll, 1e-9);
         likelihood_question_gradient(vectors[i].alpha, vectors[i].votes, vectors[i].count, gradient);
         for (int a = 0; a < vectors[i].count; a++)
             assert_near(gradient[a], vectors[i].gradient[a], 1e-9);
@@ -70,8 +69,7 @@ static void goldens_from_high_precision(void **state)
         for (int a = 0; a < one->count; a++)
             total += one->votes[a];
         double tolerance = 1e-9 + 1e-14 * total + 1e-12 * fabs(one->nll);
-        assert_near(likelihood_question_gradient(one->alpha, one->votes, one->count, gradient), one->nll,
-                    tolerance);
+        assert_near(likelihood_question_gradient(one->alpha, one->votes, one->count, gradient), one->nll, tolerance);
         for (int a = 0; a < one->count; a++)
             assert_near(gradient[a], one->gradient[a], 1e-9 + 1e-11 * fabs(one->gradient[a]));
     }
@@ -117,8 +115,7 @@ static void gradient_is_the_finite_difference(void **state)
         memcpy(below, alpha, sizeof alpha);
         above[a] += 0x1p-7f;
         below[a] -= 0x1p-7f;
-        double slope =
-            (likelihood_galaxy(&schema, above, votes) - likelihood_galaxy(&schema, below, votes)) * 64;
+        double slope = (likelihood_galaxy(&schema, above, votes) - likelihood_galaxy(&schema, below, votes)) * 64;
         assert_near(gradient[a], slope, 1e-4 * fmax(0.1, fabs(slope)));
     }
     assert_true(gradient[3] == 0 && gradient[4] == 0); /* nobody was asked */
@@ -137,8 +134,7 @@ static void mixture_averages_probabilities(void **state)
     const uint16_t votes[4] = {1, 0, 0, 1};
     double expected = -log((0.2 + 0.75) / 2) - log((0.5 + 0.75) / 2);
     assert_near(likelihood_mixture(&schema, alpha[0], 2, votes), expected, 1e-12);
-    assert_near(likelihood_mixture(&schema, alpha[0], 1, votes), likelihood_galaxy(&schema, alpha[0], votes),
-                1e-12);
+    assert_near(likelihood_mixture(&schema, alpha[0], 1, votes), likelihood_galaxy(&schema, alpha[0], votes), 1e-12);
     /* Passes so unlikely that exp() underflows must not become infinite. */
     const uint16_t many[4] = {60000, 0, 0, 0};
     const float far[2][4] = {
@@ -166,8 +162,7 @@ static void constant_fit_matches_scipy(void **state)
         if (!(nll <= one->nll + 1e-5)) /* never worse than scipy's optimum; concentrations are floats */
             fail_msg("case %zu: NLL %.9f, scipy has %.9f", i, nll, one->nll);
         for (int a = 0; a < one->count; a++) {
-            assert_true((double)alpha[a] >= one->lower * (1 - 1e-6) &&
-                        (double)alpha[a] <= one->upper * (1 + 1e-6));
+            assert_true((double)alpha[a] >= one->lower * (1 - 1e-6) && (double)alpha[a] <= one->upper * (1 + 1e-6));
             if (nll > one->nll - 1e-5 && one->alpha[a] < 200) /* flat valleys may end elsewhere */
                 assert_near((double)alpha[a], one->alpha[a], 2e-3 * one->alpha[a]);
         }
@@ -188,10 +183,8 @@ static void constant_fit_reads_only_the_rows_given(void **state)
     const uint64_t row[2] = {1, 3};
     struct vote_rows rows = {votes[0], sizeof votes[0], row, 2};
     float alpha[5];
-    assert_int_equal(
-        likelihood_constant_fit(&schema, &rows, LIKELIHOOD_HEAD_LOWER, LIKELIHOOD_HEAD_UPPER, alpha), 0);
-    assert_near((double)alpha[0], (double)alpha[1],
-                1e-3 * (double)alpha[1]); /* the two rows are mirror images */
+    assert_int_equal(likelihood_constant_fit(&schema, &rows, LIKELIHOOD_HEAD_LOWER, LIKELIHOOD_HEAD_UPPER, alpha), 0);
+    assert_near((double)alpha[0], (double)alpha[1], 1e-3 * (double)alpha[1]); /* the two rows are mirror images */
     for (int a = 2; a < 5; a++)
         assert_true(alpha[a] == 2); /* nobody was asked */
 }

@@ -80,16 +80,14 @@ static void assert_loads_whole(const struct fixture *fixture)
     const struct model *model = &fixture->model;
     assert_int_equal(model_load(fixture->path, &fixture->schema, &back), 0);
     assert_memory_equal(back.heads.shift, model->heads.shift, head_set_floats(&model->heads) * sizeof(float));
-    assert_true(back.heads.count == 2 && back.heads.inputs == 7 && back.heads.answers == 5 &&
-                back.heads.model == 12);
+    assert_true(back.heads.count == 2 && back.heads.inputs == 7 && back.heads.answers == 5 && back.heads.model == 12);
     assert_true(back.heads.dropout == 0.2f && back.heads.step == 1ull << 33);
     assert_true(back.number == 12 && back.parent == 11 && back.created_unix_ms == 1700000000123);
     assert_string_equal(back.schema_name, "small");
     assert_string_equal(back.schema_hash, fixture->schema.hash);
     assert_string_equal(back.architecture, "efficientnet_b0");
     assert_string_equal(back.trunk_name, "random");
-    assert_true(back.trunk_version == 4 && back.seed == 0xfedcba9876543210u &&
-                back.vote_cursor == 1ull << 40);
+    assert_true(back.trunk_version == 4 && back.seed == 0xfedcba9876543210u && back.vote_cursor == 1ull << 40);
     assert_true(back.train_galaxies == 500 && back.validation_galaxies == 50 && back.gate_galaxies == 51);
     assert_true(back.train_loss == 1.25 && back.validation_loss == 1.5 && isnan(back.champion_nll));
     assert_true(back.challenger_nll == 1.75 && back.constant_nll == 2.5);
@@ -103,8 +101,7 @@ static void everything_comes_back(void **state)
 }
 
 /* Reads the file, lets `change` spoil it, writes it back and expects this error. */
-static void expect(struct fixture *fixture, void change(char *bytes, size_t *length), int code,
-                   const char *words)
+static void expect(struct fixture *fixture, void change(char *bytes, size_t *length), int code, const char *words)
 {
     char *bytes;
     size_t length;

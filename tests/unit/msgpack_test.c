@@ -186,8 +186,7 @@ static void test_depth(void **state)
     memset(nested, '\x91', sizeof nested - 1);
     nested[sizeof nested - 1] = 1;
     assert_int_equal(read_body(nested, sizeof nested, 1000000), ERROR_LIMIT);
-    assert_int_equal(read_body(nested + sizeof nested - 1 - MSGPACK_DEPTH_MAX, MSGPACK_DEPTH_MAX + 1, 100),
-                     0);
+    assert_int_equal(read_body(nested + sizeof nested - 1 - MSGPACK_DEPTH_MAX, MSGPACK_DEPTH_MAX + 1, 100), 0);
     assert_int_equal(read_body(nested + sizeof nested - 2 - MSGPACK_DEPTH_MAX, MSGPACK_DEPTH_MAX + 2, 100),
                      ERROR_LIMIT);
     assert_non_null(strstr(error_message(), "deep"));
@@ -251,8 +250,7 @@ static void test_mutations(void **state)
         }
         free(copy);
     }
-    assert_true(accepted > 5000 &&
-                accepted < 50000); /* damage inside a text stays valid, damage to structure not */
+    assert_true(accepted > 5000 && accepted < 50000); /* damage inside a text stays valid, damage to structure not */
     text_free(&out);
 }
 

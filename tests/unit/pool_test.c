@@ -104,8 +104,7 @@ static void rows_keep_their_values(void **state)
         assert_row(&pool, row);
     assert_ptr_equal((char *)pool_embedding(&pool, 0) + 39 * pool_embedding_stride_bytes(&pool),
                      pool_embedding(&pool, 39));
-    assert_ptr_equal((char *)pool_tally(&pool, 0) + 39 * pool_tally_stride_bytes(&pool),
-                     pool_tally(&pool, 39));
+    assert_ptr_equal((char *)pool_tally(&pool, 0) + 39 * pool_tally_stride_bytes(&pool), pool_tally(&pool, 39));
     pool_close(&pool);
 
     uint64_t horizon, system_identifier;
@@ -143,10 +142,9 @@ static void each_mode_writes_its_own_columns_only(void **state)
     assert_int_equal(pool_grow(&owner, 1), 0);
     for (int mode = POOL_READ; mode <= POOL_READ_WRITE; mode++) {
         open_pool((enum pool_mode)mode, &pool);
-        void *rows[POOL_COLUMNS] = {pool_identity(&pool, 0),  pool_state(&pool, 0),
-                                    pool_tally(&pool, 0),     pool_pixels(&pool, 0),
-                                    pool_embedding(&pool, 0), pool_embedding_version(&pool, 0),
-                                    pool_detail(&pool, 0),    pool_score(&pool, 0)};
+        void *rows[POOL_COLUMNS] = {pool_identity(&pool, 0), pool_state(&pool, 0),     pool_tally(&pool, 0),
+                                    pool_pixels(&pool, 0),   pool_embedding(&pool, 0), pool_embedding_version(&pool, 0),
+                                    pool_detail(&pool, 0),   pool_score(&pool, 0)};
         for (int i = 0; i < POOL_COLUMNS; i++)
             assert_int_equal(is_writable(rows[i]), writable[mode][i]);
         pool_close(&pool);
@@ -240,8 +238,7 @@ static void growth_that_failed_half_way_is_made_good(void **state)
     signal(SIGXFSZ, SIG_IGN);
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
     limit = before;
-    limit.rlim_cur =
-        4096 + 80 * COLUMN_STEP_ROWS; /* enough for 64 bytes of identity, too little for pixels */
+    limit.rlim_cur = 4096 + 80 * COLUMN_STEP_ROWS; /* enough for 64 bytes of identity, too little for pixels */
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
     int result = pool_grow(&pool, 1);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);

@@ -97,8 +97,7 @@ static void moments(const struct survey_canvas *canvas, double *xx, double *xy, 
         my += light * (i / canvas->side);
     }
     for (int i = 0; i < canvas->side * canvas->side; i++) {
-        double light = canvas->plane[0][i] / sum, x = i % canvas->side - mx / sum,
-               y = i / canvas->side - my / sum;
+        double light = canvas->plane[0][i] / sum, x = i % canvas->side - mx / sum, y = i / canvas->side - my / sum;
         *xx += light * x * x;
         *xy += light * x * y;
         *yy += light * y * y;
@@ -110,14 +109,8 @@ static void axis_ratio_and_angle_come_back_from_the_moments(void **state)
     (void)state;
     struct survey_canvas canvas;
     assert_int_equal(survey_canvas_new(512, 1, &canvas), 0);
-    struct survey_sersic profile = {.x = .5f,
-                                    .y = .5f,
-                                    .flux = 1,
-                                    .radius = .04f,
-                                    .index = 1,
-                                    .axis_ratio = .4f,
-                                    .angle = .5f,
-                                    .boxiness = 2};
+    struct survey_sersic profile = {
+        .x = .5f, .y = .5f, .flux = 1, .radius = .04f, .index = 1, .axis_ratio = .4f, .angle = .5f, .boxiness = 2};
     double xx, xy, yy;
     survey_add_sersic(&canvas, &profile);
     moments(&canvas, &xx, &xy, &yy);
@@ -153,8 +146,7 @@ static double fourier(const struct survey_canvas *canvas, double radius, int m)
     double real = 0, imaginary = 0;
     for (int i = 0; i < 720; i++) {
         double theta = 2 * PI * i / 720;
-        int x = (int)(canvas->side * (.5 + radius * cos(theta))),
-            y = (int)(canvas->side * (.5 + radius * sin(theta)));
+        int x = (int)(canvas->side * (.5 + radius * cos(theta))), y = (int)(canvas->side * (.5 + radius * sin(theta)));
         real += canvas->plane[0][y * canvas->side + x] * cos(m * theta);
         imaginary += canvas->plane[0][y * canvas->side + x] * sin(m * theta);
     }
@@ -221,8 +213,7 @@ static void *render_part(void *context)
 static void pictures_do_not_depend_on_threads(void **state)
 {
     (void)state;
-    uint8_t(*one)[SIDE * SIDE * 3] = calloc(MANY, sizeof *one),
-                                (*four)[SIDE * SIDE * 3] = calloc(MANY, sizeof *four);
+    uint8_t(*one)[SIDE * SIDE * 3] = calloc(MANY, sizeof *one), (*four)[SIDE * SIDE * 3] = calloc(MANY, sizeof *four);
     pthread_t thread[4];
     struct part part[4], alone = {one, 0, 1};
     assert_non_null(one);
@@ -262,8 +253,7 @@ static struct schema *new_schema(void)
 {
     struct schema *schema = calloc(1, sizeof *schema);
     assert_non_null(schema);
-    add_question(schema, "smooth-or-featured",
-                 (const char *[]){"smooth", "featured-or-disk", "artifact", NULL});
+    add_question(schema, "smooth-or-featured", (const char *[]){"smooth", "featured-or-disk", "artifact", NULL});
     add_question(schema, "disk-edge-on", (const char *[]){"yes", "no", NULL});
     add_question(schema, "has-spiral-arms", (const char *[]){"yes", "no", NULL});
     add_question(schema, "bar-dr5", (const char *[]){"strong", "weak", "no", NULL});

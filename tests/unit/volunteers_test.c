@@ -52,13 +52,11 @@ static void random_schema(struct source *source, int one_parent, struct schema *
             question->asked_after_count = 1 + (int)below(source, 3);
         const struct question *parent = &schema->question[q > 0 ? below(source, (uint32_t)q) : 0];
         for (int i = 0; i < question->asked_after_count; i++)
-            question->asked_after[i] = one_parent
-                                           ? parent->first + (int)below(source, (uint32_t)parent->count)
-                                           : (int)below(source, (uint32_t)schema->answers);
+            question->asked_after[i] = one_parent ? parent->first + (int)below(source, (uint32_t)parent->count)
+                                                  : (int)below(source, (uint32_t)schema->answers);
         for (int i = 0; i < question->count; i++, schema->answers++) {
             schema->answer[schema->answers].question = q;
-            snprintf(schema->answer[schema->answers].column, sizeof schema->answer[0].column, "q%d_a%d", q,
-                     i);
+            snprintf(schema->answer[schema->answers].column, sizeof schema->answer[0].column, "q%d_a%d", q, i);
         }
     }
 }
