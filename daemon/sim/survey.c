@@ -12,6 +12,7 @@
 #include "connectors/volunteers.h"
 #include "daemon/sim/sim.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -19,11 +20,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#define VOLUNTEERS       40          /* per galaxy, in truth.csv */
-#define TRUTH_WALK       0xffff0000u /* their classification numbers: the platform counts from 0 */
-#define POSITION_STAGE   65          /* of PHILOX_SURVEY, apart from those of connectors/survey*.c */
-#define THREADS_MAX      64
-#define PROGRESS_AFTER_S 2.0
+#define VOLUNTEERS        40          /* per galaxy, in truth.csv */
+#define TRUTH_WALK        0xffff0000u /* their classification numbers: the platform counts from 0 */
+#define POSITION_STAGE    65          /* of PHILOX_SURVEY, apart from those of connectors/survey*.c */
+#define THREADS_MAX       64
+#define PROGRESS_AFTER_S  2.0
+#define PROGRESS_EVERY_MS 50
 
 struct job {
     const char *schema_path, *out;
@@ -112,7 +114,7 @@ static int run_threads(struct job *job)
             break;
     atomic_fetch_sub(&job->running, (int)job->threads - count);
     while (atomic_load(&job->running) > 0) {
-        usleep(50000);
+        poll(NULL, 0, PROGRESS_EVERY_MS); /* the galaxies are made in the threads */
         if (clock_s() - started_s > PROGRESS_AFTER_S) {
             show_progress(job, started_s);
             shown = 1;

@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# A folder includes only what the arrows of ARCHITECTURE.md allow, and no banned function is called.
+# Usage: layering.sh ROOT [BUILD]. First proves on a planted tree that each kind of violation is found.
+set -euo pipefail
+
+# folder: folders it may include from (its own is always allowed). daemon/ctl speaks only the protocol.
+declare -A may=(
+    [base]="" [model]="base" [cpu]="model base" [pool]="model base" [acquisition]="model base" [connectors]="model base"
+    [daemon]="connectors acquisition pool cpu model base" [daemon/sim]="connectors model base daemon/exits.h"
+    [daemon/ctl]="daemon/proto.h base"
+)
+# function: why it is banned
+declare -A banned=(
+    [strcpy]="no limit: snprintf or memcpy" [strcat]="no limit: snprintf" [sprintf]="no limit: snprintf" [vsprintf]="no limit: vsnprintf"
+    [gets]="no limit: fgets" [strncpy]="may leave no end: snprintf" [strncat]="limit is easily wrong: snprintf" [strtok]="hidden state: strcspn"
+    [atoi]="no errors: strtol" [atol]="no errors: strtol" [atoll]="no errors: strtoll" [atof]="no errors: strtod"
+    [scanf]="no limit: strtol, strtod" [sscanf]="overflow is undefined: strtol, strtod" [fscanf]="no limit: strtol, strtod"
+    [system]="a shell: posix_spawn" [popen]="a shell: posix_spawn" [rand]="not reproducible: base/philox.h" [srand]="not reproducible: base/philox.h"
+    [drand48]="not reproducible: base/philox.h" [alloca]="no limit: an arena" [mktemp]="a race: mkstemp" [tmpnam]="a race: mkstemp"
+    [localtime]="hidden state: localtime_r" [gmtime]="hidden state: gmtime_r" [ctime]="hidden state: strftime" [usleep]="wait for a condition: poll"
+    [sleep]="wait for a condition: poll"
+)
+# Only daemon/ ends the process or speaks to the terminal.
+declare -A daemon_only=([exit]="return a code" [abort]="return a code" [printf]="set a message" [perror]="set a message" [syslog]="set a message" [err]="return a code")
+
+strip() { # code without comments and strings, lines kept
+    sed -E -e 's/"([^"\\]|\\.)*"/""/g' -e 's|//.*||' "$1" | awk '
+        { line = $0; out = ""
+          while (length(line)) {
+              if (inside) { at = index(line, "*/"); if (!at) break; line = substr(line, at + 2); inside = 0 }
+              else { at = index(line, "/*"); if (!at) { out = out line; break } out = out substr(line, 1, at - 1); line = substr(line, at + 2); inside = 1 } }
+          print out }'
+}
+
+check_includes() { # FILE FOLDER
+    local line number target allowed ok
+    while IFS=: read -r number line; do
+        target=${line#*\"} target=${target%%\"*} ok=0
+        for allowed in $2 ${may[$2]}; do
+            case "$allowed" in
+            *.h) [ "$target" = "$allowed" ] && ok=1 ;;
+            *) [ "${target%/*}" = "$allowed" ] && ok=1 ;;
+            esac
+        done
+        [ $ok = 1 ] || echo "$1:$number: $2/ may not include $target (it may: $2 ${may[$2]})"
+    done < <(grep -nE '^[[:space:]]*#[[:space:]]*include[[:space:]]*"' "$1" || true)
+}
+
+check_calls() { # FILE FOLDER
+    local words name number
+    words=$(IFS='|' && echo "${!banned[*]}")
+    [[ $2 == daemon* ]] || words="$words|$(IFS='|' && echo "${!daemon_only[*]}")"
+    while IFS=: read -r number name; do
+        name=${name%%[[:space:](]*}
+        echo "$1:$number: $name() is banned: ${banned[$name]:-${daemon_only[$name]:-}}"
+    done < <(strip "$1" | sed -E 's/(->|\.)[[:space:]]*[A-Za-z_]+[[:space:]]*\(/(/g' | grep -noE "\b($words)[[:space:]]*\(" | grep -vE ':(static|struct)' || true)
+}
+
+check_tree() { # ROOT: prints every violation
+    local folder file
+    for folder in base model cpu pool acquisition connectors daemon daemon/sim daemon/ctl; do
+        for file in "$1/$folder"/*.[ch]; do
+            [ -e "$file" ] || continue
+            check_includes "$file" "$folder"
+            check_calls "$file" "$folder"
+        done
+    done
+}
+
+planted=$(mktemp -d)
+trap 'rm -rf "$planted"' EXIT
+for folder in "${!may[@]}"; do mkdir -p "$planted/$folder"; done
+plant() { # FOLDER LINE EXPECTED(found|clean)
+    local found
+    printf '/* strcpy(a) in a comment is fine */\n\n%s\n' "$2" >"$planted/$1/x.c"
+    found=$(check_tree "$planted")
+    rm "$planted/$1/x.c"
+    if [ "$3" = found ]; then
+        [[ $found == "$planted/$1/x.c:3: "* ]] || { echo "a violation was not found in $1: $2 ($found)"; exit 1; }
+    else
+        [ -z "$found" ] || { echo "not a violation: $found"; exit 1; }
+    fi
+}
+plant base '#include "model/schema.h"' found
+plant model '#include "cpu/net.h"' found
+plant cpu '#include "pool/pool.h"' found
+plant pool '#include "acquisition/select.h"' found
+plant acquisition '#include "connectors/votes.h"' found
+plant connectors '#include "daemon/log.h"' found
+plant connectors '#include "pool/pool.h"' found
+plant daemon/ctl '#include "daemon/daemon.h"' found
+plant daemon/ctl '#include "model/schema.h"' found
+plant daemon/sim '#include "daemon/run.h"' found
+plant daemon '#include "gpu/backend.h"' found
+plant cpu '#include "cpu/net.h"' clean
+plant daemon/ctl '#include "daemon/proto.h"' clean
+for name in "${!banned[@]}"; do plant daemon "    x = $name (a);" found; done
+for name in "${!daemon_only[@]}"; do plant model "    $name(a);" found; done
+plant daemon '    exit(1);' clean
+plant model '    x = "strcpy(a)";' clean
+plant model '    backend->exit(a);' clean
+plant model '    snprintf(a, 1, "b");' clean
+
+violations=$(check_tree "$1")
+[ -z "$violations" ] || { echo "$violations"; exit 1; }
+echo "includes and calls of $(cd "$1" && ls base/*.[ch] model/*.[ch] cpu/*.[ch] pool/*.[ch] acquisition/*.[ch] connectors/*.[ch] daemon/*.[ch] daemon/*/*.[ch] | wc -l) files are as they should be"
