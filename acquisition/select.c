@@ -215,12 +215,10 @@ static size_t take_random(const struct heap *heap, int count, struct selected *s
     return (size_t)count;
 }
 
-static int already_selected(const struct selected *selected, size_t count, uint64_t key)
+static int compare_keys(const void *left, const void *right)
 {
-    for (size_t i = 0; i < count; i++)
-        if (selected[i].key == key)
-            return 1;
-    return 0;
+    const struct pick *a = left, *b = right;
+    return a->key < b->key ? -1 : a->key > b->key;
 }
 
 size_t selector_finish(struct selector *selector, struct selected *selected)
@@ -236,10 +234,12 @@ size_t selector_finish(struct selector *selector, struct selected *selected)
             (struct selected){selector->pinned.pick[i].key, STREAM_PINNED, 1.0, selector->pinned.pick[i].score};
     for (int i = 0; i < STRATA; i++)
         count += take_random(&selector->random[i], allotment.random[i], selected + count);
-    size_t drawn = count;
+    size_t drawn = count, rest = (size_t)allotment.random[STRATUM_REST];
+    struct pick *drawn_rest = selector->random[STRATUM_REST].pick; /* the only stratum active picks can be in */
+    qsort(drawn_rest, rest, sizeof *drawn_rest, compare_keys);
     for (size_t i = 0; i < selector->active.count && count - drawn < (size_t)allotment.active; i++) {
         const struct pick *pick = &selector->active.pick[i];
-        if (!already_selected(selected, drawn, pick->key))
+        if (!bsearch(pick, drawn_rest, rest, sizeof *pick, compare_keys))
             selected[count++] = (struct selected){pick->key, STREAM_ACTIVE, 1.0, pick->score};
     }
     return count;

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -136,6 +137,19 @@ int file_make_folder(const char *path, mode_t mode)
             return 0;
         *slash = kept;
     }
+}
+
+int file_lock(const char *path)
+{
+    int descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (descriptor < 0)
+        return error_set_errno("cannot open %s", path);
+    if (flock(descriptor, LOCK_EX | LOCK_NB) == 0)
+        return descriptor;
+    int result = errno == EWOULDBLOCK ? error_set(ERROR_UNAVAILABLE, "another process holds %s", path)
+                                      : error_set_errno("cannot lock %s", path);
+    close(descriptor);
+    return result;
 }
 
 int file_exists(const char *path)

@@ -29,6 +29,12 @@ int file_make_folder(const char *path, mode_t mode);
 /* 1 if something is there, else 0. */
 int file_exists(const char *path);
 
+/*
+ * Takes the lock of `path` for this process, making the file where it is missing; it ends with the process, however that
+ * ends. Returns its descriptor, or ERROR_UNAVAILABLE when another process has it.
+ */
+int file_lock(const char *path);
+
 /* printf into a path buffer; ERROR_LIMIT when it does not fit. */
 int file_path(char *path, size_t size, const char *format, ...) __attribute__((format(printf, 3, 4)));
 

@@ -63,6 +63,8 @@ static int open_state(struct daemon *daemon)
     if (!result)
         result = setup_folders(&daemon->config);
     if (!result)
+        result = setup_lock(&daemon->config);
+    if (!result)
         result = setup_pool(&daemon->config, &daemon->schema, POOL_READ_WRITE, &daemon->pool);
     if (!result)
         result = arena_init(&daemon->memory, CYCLE_MEMORY_BYTES);
@@ -206,8 +208,8 @@ static void step_all(struct daemon *daemon)
     worker_link_step(&daemon->worker);
     sync_step(daemon);
     become_ready(daemon);
-    daemon->publisher->serve(daemon->feed);
-    if (daemon->ready) {
+    if (daemon->ready) { /* before that the feed would show an empty queue */
+        daemon->publisher->serve(daemon->feed);
         ingest_step(daemon);
         cycle_step(daemon);
         embed_step(daemon);
@@ -215,7 +217,8 @@ static void step_all(struct daemon *daemon)
     int64_t now_ms = clock_ms();
     if (now_ms - daemon->heartbeat_ms >= HEARTBEAT_MS) {
         daemon->heartbeat_ms = now_ms;
-        daemon->publisher->heartbeat(daemon->feed);
+        if (daemon->ready)
+            daemon->publisher->heartbeat(daemon->feed);
     }
 }
 
@@ -296,11 +299,13 @@ int run_daemon(const struct config *config)
     daemon = (struct daemon){.config = *config};
     int signals = block_signals();
     int result = start(&daemon);
-    if (result)
+    if (result == ERROR_CANCELLED)
+        log_info("%s", error_message());
+    else if (result)
         log_error("cannot start: %s", error_message());
     else
         turn_loop(&daemon, signals);
     stop(&daemon);
     close(signals);
-    return exit_code(result);
+    return exit_code(result == ERROR_CANCELLED ? 0 : result);
 }

@@ -32,6 +32,18 @@ int setup_folders(const struct config *config)
     return file_make_folder(config->run, 0755);
 }
 
+int setup_lock(const struct config *config)
+{
+    char path[FILE_PATH_BYTES];
+    int result = file_path(path, sizeof path, "%s/lock", config->state);
+    int descriptor = result ? result : file_lock(path);
+    if (descriptor == ERROR_UNAVAILABLE)
+        return error_set(ERROR_UNAVAILABLE,
+                         "another triaged works in %s: stop it, or set instance.state to another folder",
+                         config->state);
+    return descriptor < 0 ? descriptor : 0; /* it stays open as long as the process lives */
+}
+
 int setup_pool(const struct config *config, const struct schema *schema, enum pool_mode mode, struct pool *ret_pool)
 {
     static struct net net;

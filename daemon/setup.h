@@ -16,6 +16,9 @@ int setup_schema(const struct config *config, struct schema *ret_schema);
 /* Makes the state, models, pool and run folders. */
 int setup_folders(const struct config *config);
 
+/* One daemon per state folder: holds STATE/lock until this process ends. ERROR_UNAVAILABLE when another one does. */
+int setup_lock(const struct config *config);
+
 int setup_pool(const struct config *config, const struct schema *schema, enum pool_mode mode, struct pool *ret_pool);
 
 /* The configured database, or the private cluster, started (or adopted) if need be. */

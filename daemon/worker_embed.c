@@ -143,12 +143,22 @@ static void normalise(float *embedding, int count)
         embedding[i] = (float)(((double)embedding[i] - mean) * scale);
 }
 
-static void store(struct worker *worker, uint64_t key, const float *embedding)
+/* The versions are set when the embeddings are on the disk: a power cut costs embeddings, never their meaning. */
+static int store(struct worker *worker, const struct image *const *images, long count, const float *embeddings)
 {
-    uint16_t *row = pool_embedding(&worker->pool, key - 1);
-    for (int i = 0; i < worker->net.outputs; i++)
-        row[i] = half_from_float(embedding[i]);
-    pool_set_embedding_version(&worker->pool, key - 1, worker->trunk);
+    uint64_t first = UINT64_MAX, last = 0;
+    for (long k = 0; k < count; k++) {
+        uint64_t row = images[k]->key - 1;
+        uint16_t *values = pool_embedding(&worker->pool, row);
+        for (int i = 0; i < worker->net.outputs; i++)
+            values[i] = half_from_float(embeddings[k * worker->net.outputs + i]);
+        first = row < first ? row : first;
+        last = row > last ? row : last;
+    }
+    int result = count ? pool_flush_embeddings(&worker->pool, first, last - first + 1) : 0;
+    for (long k = 0; k < count && !result; k++)
+        pool_set_embedding_version(&worker->pool, images[k]->key - 1, worker->trunk);
+    return result;
 }
 
 /*
@@ -192,10 +202,10 @@ static int embed(struct worker *worker, const struct image *images, long count, 
     for (long at = 0; at < count;) {
         long have = gather(worker, images, count, WORKER_IMAGE_BATCH, &at, chosen, inputs);
         int result = have ? embed_views(worker, inputs, have, turned, embeddings, sum) : 0;
+        if (!result)
+            result = store(worker, chosen, have, sum);
         if (result)
             return result;
-        for (long i = 0; i < have; i++)
-            store(worker, chosen[i]->key, sum + (size_t)i * outputs);
         *ret_embedded += have;
         worker->progress = (double)at / (double)count;
         if (worker_tick(worker))
