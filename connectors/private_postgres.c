@@ -288,6 +288,24 @@ static bool is_gone(const struct private_postgres *postgres, const char *data)
     return running_postmaster(data) != postgres->pid;
 }
 
+int private_postgres_revive(struct private_postgres *postgres)
+{
+    char programs[FILE_PATH_BYTES], data[FILE_PATH_BYTES], socket[FILE_PATH_BYTES];
+    int result = file_path(data, sizeof data, "%s/data", postgres->folder);
+    if (result || !is_gone(postgres, data))
+        return result;
+    postgres->pid = running_postmaster(data);
+    postgres->adopted = postgres->pid > 0;
+    if (postgres->adopted) /* somebody else was quicker */
+        return 0;
+    result = find_programs(programs, sizeof programs);
+    if (!result)
+        result = file_path(socket, sizeof socket, "%s/socket", postgres->folder);
+    if (!result)
+        result = launch(postgres, programs, data, socket);
+    return result ? result : 1;
+}
+
 int private_postgres_stop(struct private_postgres *postgres)
 {
     static const struct {

@@ -23,6 +23,12 @@ struct private_postgres {
  */
 int private_postgres_start(const char *folder, struct private_postgres *ret_postgres);
 
+/*
+ * Starts the server again if it has ended by itself; never waits for it. 0 while it runs, 1 when it was started again
+ * (clients find out by connecting), or as private_postgres_start(). Ask about once a second.
+ */
+int private_postgres_revive(struct private_postgres *postgres);
+
 /* Fast shutdown within 5 s, else an immediate one. Signals only a process that is this cluster's postmaster. */
 int private_postgres_stop(struct private_postgres *postgres);
 

@@ -96,7 +96,7 @@ struct daemon {
     uint64_t galaxies; /* rows of the pool that are galaxies */
     uint64_t retired, labelled;
     bool paused, ready, stopping;
-    int64_t started_ms, heartbeat_ms, galaxies_poll_ms;
+    int64_t started_ms, heartbeat_ms, galaxies_poll_ms, postgres_checked_ms;
     char problem[256]; /* last thing that went wrong and has not been mended, "" if none */
 };
 

@@ -22,10 +22,11 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#define LOOP_WAIT_MS     100
-#define WORKER_STOP_MS   2500
-#define HEARTBEAT_MS     1000
-#define DATABASE_RETRY_S 60
+#define LOOP_WAIT_MS      100
+#define WORKER_STOP_MS    2500
+#define HEARTBEAT_MS      1000
+#define DATABASE_RETRY_S  60
+#define POSTGRES_CHECK_MS 1000
 
 /* --- helpers shared by the steps -------------------------------------------------------------------------- */
 
@@ -201,9 +202,22 @@ static void take_signal(struct daemon *daemon, int descriptor)
     }
 }
 
+/* The private database is ours to keep alive: an operator who kills it, or the kernel, must not stop the service. */
+static void keep_postgres(struct daemon *daemon)
+{
+    int64_t now_ms = clock_ms();
+    if (!daemon->owns_postgres || now_ms - daemon->postgres_checked_ms < POSTGRES_CHECK_MS)
+        return;
+    daemon->postgres_checked_ms = now_ms;
+    int code = private_postgres_revive(&daemon->postgres);
+    if (code)
+        log_warning("the private database had ended; %s", code > 0 ? "starting it again" : error_message());
+}
+
 /* Votes and the feed come first, so that a cycle or a page of images never makes them wait. */
 static void step_all(struct daemon *daemon)
 {
+    keep_postgres(daemon);
     database_step(daemon->database);
     worker_link_step(&daemon->worker);
     sync_step(daemon);

@@ -1,0 +1,112 @@
+# shellcheck shell=bash
+# Sourced by the scripts of e2e/ with the source and the build folder as arguments: a folder of its own, a small simulated
+# survey, daemons with their private databases, and waiting for conditions. Everything started here is stopped at the end.
+set -euo pipefail
+root=$1 build=$2
+export ASAN_OPTIONS=detect_leaks=1 LSAN_OPTIONS=suppressions=$root/tests/lsan.supp:print_suppressions=0
+folder=$(mktemp -d /tmp/triage-test.XXXXXX)
+chmod 0755 "$folder" # the private database has a user of its own when we are root
+schema=$root/etc/schemas/gz2_no_suffix.ini
+declare -A daemon=() # name -> pid
+pids=()              # other processes to stop
+
+stop_databases() { # of daemons that were killed
+    local file pid
+    for file in "$folder"/*/postgres/data/postmaster.pid; do
+        [ -e "$file" ] || continue
+        pid=$(head -1 "$file")
+        kill -QUIT "$pid" 2>/dev/null || continue
+        for _ in $(seq 100); do kill -0 "$pid" 2>/dev/null || break; pause; done
+    done
+}
+clean_up() {
+    local code=$?
+    trap - EXIT
+    if [ $code -ne 0 ] && [ $code -ne 77 ]; then tail -n 25 "$folder"/*.log 2>/dev/null || true; fi
+    for pid in "${pids[@]}" "${daemon[@]}"; do kill -TERM "$pid" 2>/dev/null || true; done
+    for pid in "${pids[@]}" "${daemon[@]}"; do wait "$pid" 2>/dev/null || true; done
+    stop_databases
+    rm -rf "$folder"
+    exit $code
+}
+trap clean_up EXIT
+pause() { read -rt 0.1 <> <(:) || true; }
+fail() { echo "FAILED: $*" >&2 && exit 1; }
+wait_until() { # SECONDS COMMAND...
+    local limit=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        [ $SECONDS -lt $limit ] || fail "did not happen in time: $*"
+        pause
+    done
+}
+
+survey() { # GALAXIES: folder/survey with catalog.csv and truth.csv
+    "$build/triage-sim" survey --schema "$schema" --galaxies "$1" --side 32 --channels 1 --seed 1 --out "$folder/survey" 2>/dev/null
+}
+configure() { # NAME [LINES]: small and quick; the lines come last, so they win
+    cat >"$folder/$1.conf" <<CONF
+[instance]
+name = $1
+schema = $schema
+state = $folder/$1
+[images]
+side = 32
+[trunk]
+side = 32
+calibration_images = 8
+[worker]
+threads = 1
+embed_chunk = 32
+[heads]
+count = 2
+passes = 4
+epochs_max = 20
+[queue]
+size = 12
+retire_votes = 8
+holdout_share = 0.3
+[cycle]
+votes_min = 150
+wait_ms = 500
+[votes]
+poll_ms = 200
+[feed]
+publish = ipc://$folder/$1.publish
+snapshot = ipc://$folder/$1.snapshot
+${2:-}
+CONF
+}
+import() { "$build/triaged" import --config "$folder/$1.conf" "${2:-$folder/survey/catalog.csv}" "${@:3}" >>"$folder/$1.log" 2>&1; }
+start() { # NAME
+    "$build/triaged" run --config "$folder/$1.conf" >>"$folder/$1.log" 2>&1 &
+    daemon[$1]=$!
+}
+ctl() { "$build/triagectl" --state "$folder/$1" "${@:2}"; }
+status_is() { # NAME JQ-CONDITION
+    local now
+    now=$(ctl "$1" --json status 2>/dev/null) && jq -e "$2" <<<"$now" >/dev/null
+}
+ready() { wait_until "${2:-60}" status_is "$1" .ready; }
+gone() { ! kill -0 "$1" 2>/dev/null; }
+stop() { # NAME: SIGTERM, and the exit code must be 0
+    local code=0
+    kill -TERM "${daemon[$1]}"
+    wait "${daemon[$1]}" || code=$?
+    unset "daemon[$1]"
+    [ $code -eq 0 ] || fail "the daemon ended with $code"
+}
+murder() { # NAME: SIGKILL
+    kill -KILL "${daemon[$1]}"
+    wait "${daemon[$1]}" 2>/dev/null || true
+    unset "daemon[$1]"
+}
+url() { echo "host=$folder/$1/postgres/socket user=triage dbname=triage"; }
+sql() { psql -X -A -t -q -d "$(url "$1")" -c "$2"; }
+platform() { # NAME [OPTIONS]: volunteers; its pid in $platform
+    "$build/triage-sim" platform --database "$(url "$1")" --publish "ipc://$folder/$1.publish" --snapshot "ipc://$folder/$1.snapshot" \
+        --schema "$schema" --oracle "$folder/survey/truth.csv" --rate 60 --seed 3 --status "$folder/$1.json" "${@:2}" \
+        >/dev/null 2>>"$folder/$1.log" &
+    platform=$!
+    pids+=("$platform")
+}
