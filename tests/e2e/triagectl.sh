@@ -1,0 +1,150 @@
+#!/usr/bin/env bash
+# Every verb of triagectl: what it prints, what it changes, its JSON and its exit code.
+# shellcheck source=tests/support/daemon.sh
+source "$1/tests/support/daemon.sh" "$1" "$2"
+survey 120
+printf 'cut off' >"$folder/survey/images/000007.png"
+rm "$folder/survey/images/000009.png"
+configure a $'[models]\nkeep = 50'
+gives() { # CODE COMMAND...: output in $folder/out and $folder/err
+    local wanted=$1 got=0
+    shift
+    "$@" >"$folder/out" 2>"$folder/err" || got=$?
+    [ $got -eq "$wanted" ] || fail "$* ended with $got, not $wanted: $(cat "$folder/out" "$folder/err")"
+}
+says() { grep -qF -- "$1" "$folder/out" "$folder/err" || fail "nothing says '$1': $(cat "$folder/out" "$folder/err")"; }
+json() { jq -e "$1" "$folder/out" >/dev/null || fail "not so: $1 in $(cat "$folder/out")"; }
+
+gives 69 ctl a status
+says "is triaged running"
+gives 64 ctl a fly
+says "unknown or ambiguous verb: fly"
+gives 64 ctl a r # resume, rollback, reload
+gives 64 ctl a why
+gives 64 ctl a queue --top none
+gives 64 ctl a queue --upside-down
+gives 64 ctl a train
+gives 64 ctl a galaxies
+gives 64 "$build/triagectl"
+gives 0 "$build/triagectl" --help
+says "usage: triagectl"
+
+import a
+start a
+ready a
+wait_until 60 status_is a '.queue_length == 12 and .galaxies.embedded == 118 and .cycle.step == "idle"'
+
+gives 0 ctl a status
+says "embedded 118, bad 2"
+gives 0 ctl a --json status
+json '.ok and .galaxies == {total: 120, embedded: 118, bad: 2, retired: 0, labelled: 0, embedded_per_s: .galaxies.embedded_per_s}'
+json '.galaxies.embedded_per_s > 0 and .database == "ok" and .schema.name == "gz2_no_suffix" and .problems == []'
+gives 0 "$build/triagectl" -s "$folder/a/run/read.sock" sta --json # short verbs, a socket by name
+json '.name == "a"'
+
+gives 0 ctl a queue --top 3
+[ "$(grep -cE '^ +[0-9]+ ' "$folder/out")" = 3 ] || fail "--top 3 shows $(cat "$folder/out")"
+gives 0 ctl a --json queue
+json '(.entries | length) == 12 and ([.entries[].rank] == [range(1; 13)]) and all(.entries[]; .probability > 0 and .probability <= 1)'
+gives 0 ctl a --json queue --top 1
+json '(.entries | length) == 1 and .length == 12'
+
+gives 0 ctl a galaxies --bad
+says "sim1-000007"
+gives 0 ctl a --json galaxies --bad
+json '.total == 2 and [.galaxies[].id] == ["sim1-000007", "sim1-000009"] and all(.galaxies[]; .reason | length > 0)'
+
+gives 66 ctl a why sim1-999999
+says "no galaxy has the id 'sim1-999999'"
+gives 0 ctl a why sim1-000007
+says "its image cannot be read"
+gives 0 ctl a --json why sim1-000001
+json '.id == "sim1-000001" and .key == 1'
+
+# pin: at the head of the queue; unpin; exclude: out at once and stays out; include
+in_queue() { ctl a --json queue | jq -e --arg id "$1" "[.entries[] | select(.id == \$id)] | $2" >/dev/null; }
+waiting=$(comm -23 <(seq -f 'sim1-%06.0f' 10 60 | sort) <(ctl a --json queue | jq -r '.entries[].id' | sort) | head -1)
+gives 66 ctl a pin nobody
+gives 0 ctl a pin "$waiting"
+for _ in 1 2 3; do # a pin waits for a free place; excluding makes one
+    gives 0 ctl a exclude "$(ctl a --json queue | jq -r '[.entries[] | select(.stream != "pinned")][0].id')"
+done
+wait_until 30 in_queue "$waiting" '.[0].rank == 1 and .[0].stream == "pinned" and .[0].probability == 1'
+gives 0 ctl a unpin "$waiting"
+[ "$(sql a "SELECT pinned FROM triage.galaxy WHERE id_str = '$waiting'")" = f ] || fail "the pin is still in the database"
+victim=$(ctl a --json queue | jq -r '.entries[-1].id')
+gives 0 ctl a exclude "$victim"
+in_queue "$victim" 'length == 0' || fail "an excluded galaxy is on offer"
+gives 0 ctl a why "$victim"
+says "excluded by an operator"
+gives 0 ctl a --json include "$victim"
+json '.ok'
+gives 0 ctl a --json why "$victim"
+json '.words | test("excluded") | not'
+
+# models, train, rollback
+platform a
+wait_until 60 status_is a '.champion >= 2'
+kill -TERM "$platform" && wait "$platform"
+wait_until 30 status_is a '.votes.waiting == 0 and .cycle.step == "idle"'
+gives 0 ctl a votes
+says "applied"
+gives 0 ctl a --json votes
+json '.applied > 0 and .quarantined == 0 and .quarantine == []'
+gives 0 ctl a --json models
+json '. as $m | [.models[] | select(.champion)] | length == 1 and .[0].number == $m.champion'
+json 'all(.models[]; .reason | test("^(promoted|refused)"))'
+champion=$(jq .champion "$folder/out") count=$(jq '.models | length' "$folder/out")
+gives 0 ctl a models
+says "$champion"
+gives 66 ctl a rollback 4000
+says "no such stored model"
+gives 0 ctl a rollback 1
+gives 0 ctl a --json status
+json '.champion == 1'
+wait_until 30 status_is a '.cycle.step == "idle"'
+gives 0 ctl a --json queue
+json '.model == 1'
+[ "$(cat "$folder/a/models/champion")" != "" ] || fail "no champion file"
+gives 66 ctl a rollback
+says "no such stored model"
+gives 0 ctl a pause
+gives 1 ctl a train now
+says "paused"
+gives 0 ctl a --json status
+json '.paused'
+gives 0 ctl a resume
+gives 0 ctl a train now
+more() { [ "$(ctl a --json models | jq '.models | length')" -gt "$count" ]; }
+wait_until 30 more
+
+# reload: a reloadable key works at once, another is named, a broken file changes nothing
+sed -i 's/^size = 12/size = 15/; s/^name = a/name = renamed/' "$folder/a.conf"
+gives 0 ctl a reload
+says "needs a restart to take effect: instance.name"
+wait_until 30 status_is a '.queue_size == 15 and .queue_length == 15 and .name == "a"'
+echo 'nonsense = 1' >>"$folder/a.conf"
+gives 1 ctl a reload
+says "the configuration in force stays: $folder/a.conf:"
+gives 0 ctl a --json status
+json '.queue_size == 15'
+sed -i '$d' "$folder/a.conf"
+kill -HUP "${daemon[a]}"
+wait_until 30 grep -q "reloaded" "$folder/a.log"
+
+# repaired images come back
+cp "$folder/survey/images/000001.png" "$folder/survey/images/000007.png"
+gives 0 ctl a galaxies --bad --retry
+wait_until 30 status_is a '.galaxies.bad == 1 and .galaxies.embedded == 119'
+gives 0 ctl a --json galaxies --bad
+json '[.galaxies[].id] == ["sim1-000009"]'
+
+# somebody who is not the daemon's user may ask and not steer
+if [ "$(id -u)" = 0 ]; then
+    gives 0 setpriv --reuid=65534 --regid=65534 --clear-groups "$build/triagectl" --state "$folder/a" status
+    gives 69 setpriv --reuid=65534 --regid=65534 --clear-groups "$build/triagectl" --state "$folder/a" pause
+    says "needs the daemon's user or root"
+fi
+stop a
+gives 69 ctl a status
+echo "every verb does what its page says"
