@@ -10,6 +10,8 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 #include <zmq.h>
 
@@ -111,6 +113,26 @@ static int watch(struct socket *socket)
     return 0;
 }
 
+static int in_use(const char *endpoint)
+{
+    return error_set(ERROR_UNAVAILABLE, "%s is in use by another program: stop that one, or choose another endpoint",
+                     endpoint);
+}
+
+/* ZeroMQ would take the path away from a program that still listens there. */
+static bool is_answered(const char *endpoint)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strncmp(endpoint, "ipc://", 6) != 0 || strlen(endpoint + 6) >= sizeof address.sun_path)
+        return false;
+    memcpy(address.sun_path, endpoint + 6, strlen(endpoint + 6));
+    int descriptor = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    bool answered = descriptor >= 0 && connect(descriptor, (struct sockaddr *)&address, sizeof address) == 0;
+    if (descriptor >= 0)
+        close(descriptor);
+    return answered;
+}
+
 static int start(struct socket *socket, const struct socket_options *options)
 {
     static const int types[] = {ZMQ_PUB, ZMQ_SUB, ZMQ_ROUTER, ZMQ_DEALER};
@@ -122,8 +144,11 @@ static int start(struct socket *socket, const struct socket_options *options)
     int result = set_options(socket, options);
     if (!result)
         result = watch(socket);
-    if (!result && (binds ? zmq_bind : zmq_connect)(socket->zmq, options->endpoint))
-        result = fail(binds ? "bind" : "connect to", options->endpoint);
+    if (!result && binds && is_answered(options->endpoint))
+        result = in_use(options->endpoint);
+    else if (!result && (binds ? zmq_bind : zmq_connect)(socket->zmq, options->endpoint))
+        result = zmq_errno() == EADDRINUSE ? in_use(options->endpoint)
+                                           : fail(binds ? "bind" : "connect to", options->endpoint);
     return result;
 }
 

@@ -38,7 +38,7 @@ struct socket_frame {
 
 struct socket;
 
-/* Binds or connects. ERROR_INPUT for an endpoint that is malformed or not local, ERROR_SYSTEM if it is taken.
+/* Binds or connects. ERROR_INPUT for an endpoint that is malformed or not local, ERROR_UNAVAILABLE if it is taken.
  */
 int socket_open(const struct socket_options *options, struct socket **ret_socket);
 

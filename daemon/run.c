@@ -117,6 +117,8 @@ static int open_sockets(struct daemon *daemon)
                                         .schema_hash = daemon->schema.hash,
                                         .queue_limit = SELECT_SLOTS_MAX};
     int result = daemon->publisher->open(&options, &daemon->feed);
+    if (result)
+        error_prefix(result, "the feed (feed.publish, feed.snapshot): ");
     if (!result)
         result = control_open(config->run, verbs_handle, daemon, &daemon->control);
     if (!result)

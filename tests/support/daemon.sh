@@ -88,7 +88,9 @@ status_is() { # NAME JQ-CONDITION
     now=$(ctl "$1" --json status 2>/dev/null) && jq -e "$2" <<<"$now" >/dev/null
 }
 ready() { wait_until "${2:-60}" status_is "$1" .ready; }
-gone() { ! kill -0 "$1" 2>/dev/null; }
+gone() { # PID: ended, even if nobody has asked for its exit code yet
+    [ ! -e "/proc/$1/stat" ] || [[ $(cut -d' ' -f3 "/proc/$1/stat" 2>/dev/null) == Z* ]]
+}
 stop() { # NAME: SIGTERM, and the exit code must be 0
     local code=0
     kill -TERM "${daemon[$1]}"
