@@ -5,5 +5,5 @@ command -v shellcheck >/dev/null || { echo "skipped: shellcheck is not installed
 cd "$1"
 scripts=(check demo bench .ci/run)
 mapfile -t -O 4 scripts < <(find tools tests -type f -exec grep -lE '^#!.*\b(ba)?sh\b' {} +)
-shellcheck -S warning "${scripts[@]}"
+shellcheck -x -S warning "${scripts[@]}"
 echo "${#scripts[@]} scripts"

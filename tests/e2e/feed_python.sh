@@ -57,8 +57,10 @@ assert received["seq"] == last_seq, received["seq"]
 assert published and received["entries"] == published, "the queues differ"
 counters = received["counters"]
 assert counters["malformed"] == 0 and counters["snapshots"] >= 2, counters
-# a gap just before the restart is repaired by the snapshot that follows it: only the queue counts
-assert counters["gaps"] >= 1, counters
+with open(folder + "/gaps", "a") as file:
+    print(counters["gaps"], file=file)
 print(f"  {len(published)} galaxies equal; {counters}")
 PYTHON
 done
+# One round may lose its messages just before the restart, where the snapshot repairs them unseen; not all of them.
+awk '{ gaps += $1 } END { exit gaps < 2 }' "$work/gaps" || { echo "hardly any gap was noticed: $(tr '\n' ' ' <"$work/gaps")"; exit 1; }
