@@ -33,6 +33,7 @@ static const struct config_key keys[] = {
     {"instance", "run", KEY_TEXT, 0, FIELD(run), "", 0, 0, "folder of the sockets; empty = STATE/run"},
     {"instance", "seed", KEY_INTEGER, 0, FIELD(seed), "1", 0, 9e15, "seed of every random choice; same seed, same ranking"},
     {"database", "url", KEY_TEXT, 0, FIELD(database_url), "", 0, 0, "libpq connection string; empty = a private PostgreSQL cluster under STATE"},
+    {"database", "wait_s", KEY_INTEGER, 0, FIELD(database_wait_s), "60", 0, 3600, "at the start, seconds to wait for a database that is away"},
     {"images", "side", KEY_INTEGER, 0, FIELD(image_side), "300", 32, 2048, "pixels per side of the stored image; fixed when the pool is made"},
     {"images", "channels", KEY_INTEGER, 0, FIELD(image_channels), "1", 1, 3, "1 = grey (mean of the channels), 3 = colour; fixed when the pool is made"},
     {"trunk", "weights", KEY_TEXT, 0, FIELD(trunk_weights), "", 0, 0, "EfficientNet-B0 weights (.safetensors, timm names); empty = seeded random"},

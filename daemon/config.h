@@ -17,6 +17,7 @@ struct config {
     int64_t seed;
     /* [database] */
     char database_url[CONFIG_TEXT_BYTES];
+    int64_t database_wait_s;
     /* [images] */
     int64_t image_side, image_channels;
     /* [trunk] */

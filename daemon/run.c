@@ -25,7 +25,6 @@
 #define LOOP_WAIT_MS      100
 #define WORKER_STOP_MS    2500
 #define HEARTBEAT_MS      1000
-#define DATABASE_RETRY_S  60
 #define POSTGRES_CHECK_MS 1000
 
 /* --- helpers shared by the steps -------------------------------------------------------------------------- */
@@ -95,7 +94,7 @@ static int open_database(struct daemon *daemon)
     int result = setup_database(&daemon->config, &daemon->owns_postgres, &daemon->postgres, daemon->database_url,
                                 sizeof daemon->database_url);
     if (!result)
-        result = setup_connect(daemon->database_url, DATABASE_RETRY_S, &database);
+        result = setup_connect(daemon->database_url, (int)daemon->config.database_wait_s, &database);
     if (result)
         return result;
     result = migrate_run(database);

@@ -112,3 +112,24 @@ platform() { # NAME [OPTIONS]: volunteers; its pid in $platform
     platform=$!
     pids+=("$platform")
 }
+
+# A PostgreSQL server of the test's own, for what happens when it goes away: server start | stop; its URL in $server_url.
+server_bin=$(find /usr/lib/postgresql/*/bin -maxdepth 0 2>/dev/null | sort -V | tail -1)
+server_url="host=$folder/server/socket user=triage dbname=postgres"
+as_server() { # nobody may run PostgreSQL as root
+    if [ "$(id -u)" = 0 ]; then setpriv --reuid=postgres --regid=postgres --clear-groups env HOME=/ LC_ALL=C.UTF-8 "$@"; else "$@"; fi
+}
+server() {
+    if [ ! -d "$folder/server" ]; then
+        mkdir -p "$folder/server/socket"
+        [ "$(id -u)" != 0 ] || chown -R postgres "$folder/server"
+        as_server "$server_bin/initdb" -D "$folder/server/data" -U triage -A trust -E UTF8 --locale=C.UTF-8 >/dev/null
+        mkdir -p "$folder/server/postgres" && ln -s ../data "$folder/server/postgres/data" # stopped at the end like the others
+    fi
+    if [ "$1" = start ]; then
+        (cd / && as_server "$server_bin/pg_ctl" -D "$folder/server/data" -l "$folder/server/log" -w -t 60 \
+            -o "-k $folder/server/socket -c listen_addresses= -c fsync=off" start) >/dev/null
+    else
+        (cd / && as_server "$server_bin/pg_ctl" -D "$folder/server/data" -m immediate stop) >/dev/null
+    fi
+}

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# A decision tree that changed under a pool, a database or a model is refused with exit code 78 and both hashes; nothing is
+# changed by the attempt.
+# shellcheck source=tests/support/daemon.sh
+source "$1/tests/support/daemon.sh" "$1" "$2"
+cp "$schema" "$folder/tree.ini"
+schema=$folder/tree.ini
+survey 60
+configure a
+import a
+start a
+ready a
+platform a
+wait_until 60 status_is a '.champion > 0'
+kill -TERM "$platform" && wait "$platform"
+old=$(ctl a --json status | jq -r .schema.hash)
+stop a
+
+sed -i 's/^answers = round, in-between, cigar$/answers = round, in-between, cigar-like/' "$folder/tree.ini"
+new=$("$build/triaged" model summary --config "$folder/a.conf" --json 2>/dev/null | jq -r '.schema_hash // empty')
+refused() { # WHAT COMMAND...
+    local what=$1 code=0
+    shift
+    timeout 60 "$@" >"$folder/said" 2>&1 || code=$?
+    [ $code -eq 78 ] || fail "$what: ended with $code, not 78: $(cat "$folder/said")"
+    grep -qF "$old" "$folder/said" || fail "$what: the old hash is not named: $(cat "$folder/said")"
+    [ "$(grep -oE '\b[0-9a-f]{32}\b' "$folder/said" | sort -u | wc -l)" -eq 2 ] || fail "$what: two hashes are not named: $(cat "$folder/said")"
+    [ -z "$new" ] || grep -qF "$new" "$folder/said" || fail "$what: the new hash is not named"
+}
+refused "pool" "$build/triaged" run --config "$folder/a.conf"
+mv "$folder/a/pool" "$folder/a/pool.old" # the pool can be made again, so the database must refuse too
+refused "database" "$build/triaged" run --config "$folder/a.conf"
+refused "import" "$build/triaged" import --config "$folder/a.conf" "$folder/survey/catalog.csv"
+rm -rf "$folder/a/pool" && mv "$folder/a/pool.old" "$folder/a/pool"
+refused "model" "$build/triaged" evaluate --config "$folder/a.conf" --oracle "$folder/survey/truth.csv"
+
+sed -i 's/cigar-like$/cigar/' "$folder/tree.ini"
+start a
+ready a
+[ "$(ctl a --json status | jq -r .schema.hash)" = "$old" ] || fail "the old tree has another hash now"
+status_is a '.champion > 0 and .galaxies.total == 60' || fail "the attempts changed something"
+stop a
+echo "a changed tree is refused with both hashes"
