@@ -1,0 +1,339 @@
+/*
+ * The private PostgreSQL, migrations, registration and import of galaxies, and the asynchronous connection. Votes have a
+ * test of their own.
+ */
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/text.h"
+#include "connectors/galaxies.h"
+#include "connectors/migrate.h"
+#include "connectors/migrations.h"
+#include "tests/support/small_schema.h"
+#include "tests/support/test_database.h"
+
+#include <math.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <setjmp.h>
+#include <cmocka.h>
+
+/* --- the private server --------------------------------------------------------------------------------------- */
+
+static void a_running_server_is_adopted(void **state)
+{
+    struct test_database *test = *state;
+    struct private_postgres again = {0};
+    assert_int_equal(private_postgres_start(test->postgres.folder, &again), 0);
+    assert_true(again.adopted);
+    assert_int_equal(again.pid, test->postgres.pid);
+    assert_string_equal(again.url, test->postgres.url);
+    assert_int_equal(private_postgres_revive(&again), 0); /* nothing to do */
+}
+
+static void a_folder_too_deep_for_a_socket_is_refused(void **state)
+{
+    struct test_database *test = *state;
+    struct private_postgres postgres;
+    char path[300];
+    snprintf(path, sizeof path, "%s/%0120d", test->folder, 1);
+    assert_int_equal(private_postgres_start(path, &postgres), ERROR_INPUT);
+    assert_non_null(strstr(error_message(), "too deep for a Unix socket"));
+    assert_non_null(strstr(error_message(), "instance.state"));
+    struct stat info;
+    assert_int_equal(stat(path, &info), -1); /* nothing was made */
+}
+
+/* As an ordinary user: in a process of its own, as the user is changed for good. */
+static void an_ordinary_user_has_one_too(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/triage-test.XXXXXX", path[96], command[96];
+    assert_non_null(mkdtemp(folder));
+    assert_int_equal(chmod(folder, 0777), 0);
+    snprintf(path, sizeof path, "%s/postgres", folder);
+    pid_t child = fork();
+    if (child == 0) {
+        struct private_postgres postgres;
+        struct database *database;
+        if (getuid() == 0 && (setgid(65534) || setuid(65534)))
+            _exit(10);
+        if (private_postgres_start(path, &postgres)) {
+            fprintf(stderr, "%s\n", error_message());
+            _exit(11);
+        }
+        int failed = database_open(postgres.url, &database) || database_script(database, "CREATE TABLE t (a int)");
+        struct stat info;
+        snprintf(path, sizeof path, "%s/postgres/data", folder);
+        failed |= stat(path, &info) || info.st_uid != getuid();
+        snprintf(path, sizeof path, "%s/postgres/socket", folder);
+        failed |= stat(path, &info) || info.st_mode & 0077; /* nobody else reaches it */
+        _exit(failed || private_postgres_stop(&postgres) ? 12 : 0);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    snprintf(command, sizeof command, "rm -rf '%s'", folder);
+    assert_int_equal(system(command), 0);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+/* --- migrations ------------------------------------------------------------------------------------------------- */
+
+static void migrations_run_once(void **state)
+{
+    struct test_database *test = *state;
+    test_database_fresh(test);
+    int64_t count = test_database_number(test->database, "SELECT count(*) FROM triage.migration");
+    int64_t first = test_database_number(test->database, "SELECT min(xmin::text::bigint) FROM triage.migration");
+    assert_int_equal(count, migration_count);
+    assert_int_equal(migrate_run(test->database), 0);
+    assert_int_equal(test_database_number(test->database, "SELECT count(*) FROM triage.migration"), count);
+    assert_int_equal(test_database_number(test->database, "SELECT max(xmin::text::bigint) FROM triage.migration"),
+                     first);
+}
+
+static void a_newer_or_another_database_is_refused(void **state)
+{
+    struct test_database *test = *state;
+    test_database_fresh(test);
+    test_database_script(test->database, "INSERT INTO triage.migration VALUES (9999, 'from the future', 'x')");
+    assert_int_equal(migrate_run(test->database), ERROR_STATE);
+    assert_non_null(strstr(error_message(), "use the newer triaged"));
+    test_database_script(test->database, "DELETE FROM triage.migration WHERE number = 9999; "
+                                         "UPDATE triage.migration SET checksum = 'changed' WHERE number = 1");
+    assert_int_equal(migrate_run(test->database), ERROR_STATE);
+    assert_non_null(strstr(error_message(), "changed there"));
+}
+
+/* --- galaxies --------------------------------------------------------------------------------------------------- */
+
+static void another_decision_tree_is_refused_with_both_hashes(void **state)
+{
+    struct test_database *test = *state;
+    struct schema other;
+    test_database_fresh(test);
+    small_schema(&other, 2, (const int[]){2, 3}, (const int[]){-1, 0});
+    assert_int_equal(galaxies_register(test->database, &other), ERROR_STATE);
+    assert_non_null(strstr(error_message(), other.hash));
+    assert_non_null(strstr(error_message(), test->schema.hash));
+    assert_int_equal(galaxies_register(test->database, &test->schema), 0);
+    assert_int_equal(test_database_number(test->database, "SELECT count(*) FROM triage.answer"), 7);
+}
+
+struct list {
+    const struct galaxy_row *row;
+    int count, at, fails;
+};
+
+static int next_of_list(void *context, struct galaxy_row *row)
+{
+    struct list *list = context;
+    if (list->at == list->count)
+        return list->fails ? error_set(ERROR_INPUT, "line 5: broken") : 0;
+    *row = list->row[list->at++];
+    return 1;
+}
+
+static int import_list(struct test_database *test, const struct galaxy_row *rows, int count, int fails,
+                       struct import_report *report)
+{
+    struct list list = {rows, count, 0, fails};
+    return galaxies_import(test->database, &test->schema, count, next_of_list, &list, report);
+}
+
+static void an_import_is_all_or_nothing(void **state)
+{
+    struct test_database *test = *state;
+    static const uint32_t votes[7] = {5, 2, 0, 0, 5, 1, 0};
+    const struct galaxy_row rows[] = {
+        {.id_str = "g1",                 .file_loc = "/none.png", .ra = NAN,     .dec = NAN                                  }, /* known */
+        {.id_str = "tab\t \\ \"quote\"", .file_loc = "/a\nb",     .ra = 359.999, .dec = -90,                                   .votes = votes},
+        {.id_str = "n\xc3\xa9",                              .file_loc = "/c",                                 .ra = 1e-300, .dec = NAN},
+    };
+    struct import_report report;
+    test_database_fresh(test);
+    assert_int_equal(import_list(test, rows, 3, 1, &report), ERROR_INPUT);
+    assert_non_null(strstr(error_message(), "line 5: broken"));
+    assert_int_equal(test_database_number(test->database, "SELECT count(*) FROM triage.galaxy"), TEST_GALAXIES);
+
+    assert_int_equal(import_list(test, rows, 3, 0, &report), 0);
+    assert_int_equal(report.rows, 3);
+    assert_int_equal(report.added, 2);
+    assert_int_equal(report.known, 1);
+    assert_int_equal(test_database_number(test->database, "SELECT max(key) FROM triage.galaxy"), TEST_GALAXIES + 2);
+    assert_int_equal(
+        test_database_number(test->database,
+                             "SELECT count(*) FROM triage.galaxy WHERE id_str = E'tab\\t \\\\ \"quote\"' AND "
+                             "file_loc = E'/a\\nb' AND ra = 359.999 AND dec = -90 AND root_votes = 7"),
+        1);
+    assert_int_equal(test_database_number(test->database, "SELECT sum(votes) FROM triage.tally"), 13);
+    assert_int_equal(test_database_number(test->database, "SELECT count(*) FROM triage.galaxy WHERE ra = 1e-300 AND "
+                                                          "dec IS NULL"),
+                     1);
+
+    assert_int_equal(import_list(test, rows, 3, 0, &report), 0); /* again: nothing new */
+    assert_int_equal(report.added, 0);
+    assert_int_equal(test_database_number(test->database, "SELECT sum(votes) FROM triage.tally"), 13);
+
+    const struct galaxy_row moved[] = {
+        {.id_str = "new", .file_loc = "/new",           .ra = NAN, .dec = NAN},
+        {.id_str = "g2",  .file_loc = "/elsewhere.png", .ra = NAN, .dec = NAN}
+    };
+    assert_true(import_list(test, moved, 2, 0, &report) < 0);
+    assert_non_null(strstr(error_message(), "g2"));
+    assert_int_equal(test_database_number(test->database, "SELECT count(*) FROM triage.galaxy WHERE id_str = 'new'"),
+                     0);
+}
+
+/* --- the asynchronous connection ---------------------------------------------------------------------------------- */
+
+/* The connection turns until `condition` holds; half a minute is for ever. */
+#define TURN_WHILE(condition, database)                                                                                \
+    for (int64_t limit_ms = clock_ms() + 30000; condition; turn(database))                                             \
+    assert_true(clock_ms() < limit_ms)
+
+static void turn(struct database *database)
+{
+    struct pollfd set = {.fd = database_descriptor(database), .events = database_poll_events(database)};
+    poll(&set, 1, 20);
+    database_step(database);
+}
+
+static void turn_until(struct database *database, enum database_state wanted)
+{
+    TURN_WHILE(database_state(database) != wanted, database);
+}
+
+struct outcome {
+    int calls, code;
+    int64_t value;
+    char message[ERROR_MESSAGE_BYTES];
+};
+
+static void on_done(void *context, int code, const struct database_result *result)
+{
+    struct outcome *outcome = context;
+    outcome->calls++;
+    outcome->code = code;
+    if (code)
+        snprintf(outcome->message, sizeof outcome->message, "%s", error_message());
+    else
+        outcome->value = database_integer(result, 0, 0);
+}
+
+static void statements_are_answered_in_order_and_once(void **state)
+{
+    struct test_database *test = *state;
+    static struct outcome outcome[DATABASE_QUEUE_MAX + 10];
+    struct database *database;
+    memset(outcome, 0, sizeof outcome);
+    assert_int_equal(database_start(test->postgres.url, &database), 0);
+    assert_int_equal(database_send(database, "SELECT 1", 0, NULL, on_done, &outcome[0]), ERROR_UNAVAILABLE);
+    turn_until(database, DATABASE_READY);
+    int sent = 0;
+    for (; sent < DATABASE_QUEUE_MAX + 10; sent++) {
+        char number[16];
+        snprintf(number, sizeof number, "%d", sent);
+        const char *values[] = {number};
+        int result = database_send(database, sent == 7 ? "SELECT 1 / 0, $1" : "SELECT $1::int * 3", 1, values, on_done,
+                                   &outcome[sent]);
+        if (result) {
+            assert_int_equal(result, ERROR_LIMIT); /* the queue has its end */
+            break;
+        }
+    }
+    assert_in_range(sent, DATABASE_QUEUE_MAX / 2, DATABASE_QUEUE_MAX + 1);
+    TURN_WHILE(!outcome[sent - 1].calls, database);
+    for (int i = 0; i < sent; i++) {
+        assert_int_equal(outcome[i].calls, 1);
+        if (i == 7) { /* an error is that statement's alone */
+            assert_int_equal(outcome[i].code, ERROR_STATE);
+            assert_non_null(strstr(outcome[i].message, "division by zero"));
+        } else
+            assert_int_equal(outcome[i].value, 3 * i);
+    }
+    database_close(database);
+}
+
+static void a_lost_connection_is_told_and_mended(void **state)
+{
+    struct test_database *test = *state;
+    struct outcome lost = {0}, after = {0};
+    struct database *database;
+    assert_int_equal(database_start(test->postgres.url, &database), 0);
+    turn_until(database, DATABASE_READY);
+    assert_int_equal(database_send(database, "SELECT pg_sleep(600)", 0, NULL, on_done, &lost), 0);
+    while (test_database_number(test->database, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%sleep(600)' "
+                                                "AND pid <> pg_backend_pid()") == 0)
+        turn(database);
+    test_database_number(test->database, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query "
+                                         "LIKE '%sleep(600)' AND pid <> pg_backend_pid()");
+    TURN_WHILE(!lost.calls, database);
+    assert_int_equal(lost.code, ERROR_UNAVAILABLE);
+    turn_until(database, DATABASE_READY);
+    assert_int_equal(database_send(database, "SELECT 42", 0, NULL, on_done, &after), 0);
+    TURN_WHILE(!after.calls, database);
+    assert_int_equal(after.value, 42);
+    assert_int_equal(lost.calls, 1);
+
+    /* it listens again as well */
+    (void)database_take_notice(database);
+    test_database_script(test->database, "NOTIFY triage_vote");
+    TURN_WHILE(!database_take_notice(database), database);
+    assert_false(database_take_notice(database));
+    struct outcome cancelled = {0};
+    assert_int_equal(database_send(database, "SELECT 1", 0, NULL, on_done, &cancelled), 0);
+    database_close(database);
+    assert_int_equal(cancelled.code, ERROR_CANCELLED);
+}
+
+static void arrays_of_numbers_are_read(void **state)
+{
+    (void)state;
+    int64_t values[3];
+    assert_int_equal(database_integers("{1,-2,9223372036854775807}", values, 3), 3);
+    assert_true(values[0] == 1 && values[1] == -2 && values[2] == INT64_MAX);
+    assert_int_equal(database_integers("{1,2,3,4}", values, 3), 3);
+    assert_int_equal(database_integers("{}", values, 3), 0);
+    assert_int_equal(database_integers(NULL, values, 3), 0);
+    assert_int_equal(database_integers("", values, 3), 0);
+}
+
+static int setup(void **state)
+{
+    static struct test_database test;
+    test_database_start(&test);
+    *state = &test;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    test_database_stop(*state);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_running_server_is_adopted),
+        cmocka_unit_test(a_folder_too_deep_for_a_socket_is_refused),
+        cmocka_unit_test(an_ordinary_user_has_one_too),
+        cmocka_unit_test(migrations_run_once),
+        cmocka_unit_test(a_newer_or_another_database_is_refused),
+        cmocka_unit_test(another_decision_tree_is_refused_with_both_hashes),
+        cmocka_unit_test(an_import_is_all_or_nothing),
+        cmocka_unit_test(statements_are_answered_in_order_and_once),
+        cmocka_unit_test(a_lost_connection_is_told_and_mended),
+        cmocka_unit_test(arrays_of_numbers_are_read),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
