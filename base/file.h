@@ -10,7 +10,8 @@
 
 /*
  * Reads the file whole. The result has one extra zero byte behind its `*ret_length` bytes; the caller frees it.
- * ERROR_NOT_FOUND when there is no such file, ERROR_LIMIT above `limit_bytes`, ERROR_SYSTEM otherwise.
+ * ERROR_NOT_FOUND when there is no such file, ERROR_INPUT when it is a folder or a
+ * device, ERROR_LIMIT above `limit_bytes`, ERROR_SYSTEM otherwise.
  */
 int file_read(const char *path, size_t limit_bytes, char **ret_bytes, size_t *ret_length);
 

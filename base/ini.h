@@ -7,6 +7,7 @@
 
 /*
  * Called for each `key = value` in file order, and once per section header with key == NULL.
+ * Keys in front of the first header have the section "".
  * Return 0 to go on, or a negative code after error_set(): the file and line are put in front of the message.
  */
 typedef int ini_handler(void *context, const char *section, const char *key, const char *value, int line);
