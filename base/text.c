@@ -77,3 +77,44 @@ void text_free(struct text *text)
     free(text->bytes);
     *text = (struct text){0};
 }
+
+int text_character_bytes(const char *text)
+{
+    const unsigned char *at = (const unsigned char *)text;
+    static const struct {
+        unsigned char low, high, second_low, second_high;
+        int bytes;
+    } forms[] = {
+        {0x20, 0x7e, 0,    0xff, 1},
+        {0xc2, 0xdf, 0x80, 0xbf, 2},
+        {0xe0, 0xe0, 0xa0, 0xbf, 3},
+        {0xe1, 0xec, 0x80, 0xbf, 3},
+        {0xed, 0xed, 0x80, 0x9f, 3},
+        {0xee, 0xef, 0x80, 0xbf, 3},
+        {0xf0, 0xf0, 0x90, 0xbf, 4},
+        {0xf1, 0xf3, 0x80, 0xbf, 4},
+        {0xf4, 0xf4, 0x80, 0x8f, 4},
+    };
+    if (*at < 0x20 || *at == 0x7f || (*at == 0xc2 && at[1] >= 0x80 && at[1] < 0xa0))
+        return -1;
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        if (*at < forms[i].low || *at > forms[i].high || at[1] < forms[i].second_low || at[1] > forms[i].second_high)
+            continue;
+        for (int j = 2; j < forms[i].bytes; j++)
+            if ((at[j] & 0xc0) != 0x80)
+                return 0;
+        return forms[i].bytes;
+    }
+    return 0;
+}
+
+void text_make_printable(char *text)
+{
+    for (int bytes; *text; text += bytes) {
+        bytes = text_character_bytes(text);
+        if (bytes <= 0) {
+            *text = '?';
+            bytes = 1;
+        }
+    }
+}

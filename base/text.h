@@ -26,4 +26,10 @@ int text_error(const struct text *text);
 void text_clear(struct text *text);
 void text_free(struct text *text);
 
+/* Length of the UTF-8 character (RFC 3629) at `text` in bytes: 0 if there is none, -1 if it is a control character. */
+int text_character_bytes(const char *text);
+
+/* Puts '?' for every byte that is not of a whole printable character: messages may hold names from outside, and be cut. */
+void text_make_printable(char *text);
+
 #endif

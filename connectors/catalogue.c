@@ -2,6 +2,7 @@
 #include "connectors/catalogue.h"
 #include "base/error.h"
 #include "base/hash.h"
+#include "base/text.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -249,37 +250,6 @@ static int read_number(const char *text, const char *what, double low, double hi
     return 0;
 }
 
-/* Length of the character at `at` in bytes: 0 if it is no UTF-8 (RFC 3629), -1 if it is a control character.
- */
-static int character_bytes(const unsigned char *at)
-{
-    static const struct {
-        unsigned char low, high, second_low, second_high;
-        int bytes;
-    } forms[] = {
-        {0x20, 0x7e, 0,    0xff, 1},
-        {0xc2, 0xdf, 0x80, 0xbf, 2},
-        {0xe0, 0xe0, 0xa0, 0xbf, 3},
-        {0xe1, 0xec, 0x80, 0xbf, 3},
-        {0xed, 0xed, 0x80, 0x9f, 3},
-        {0xee, 0xef, 0x80, 0xbf, 3},
-        {0xf0, 0xf0, 0x90, 0xbf, 4},
-        {0xf1, 0xf3, 0x80, 0xbf, 4},
-        {0xf4, 0xf4, 0x80, 0x8f, 4},
-    };
-    if (*at < 0x20 || *at == 0x7f || (*at == 0xc2 && at[1] >= 0x80 && at[1] < 0xa0))
-        return -1;
-    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
-        if (*at < forms[i].low || *at > forms[i].high || at[1] < forms[i].second_low || at[1] > forms[i].second_high)
-            continue;
-        for (int j = 2; j < forms[i].bytes; j++)
-            if ((at[j] & 0xc0) != 0x80)
-                return 0;
-        return forms[i].bytes;
-    }
-    return 0;
-}
-
 /* Ids and locations go to the database and into JSON: printable UTF-8 only. */
 static int check_text(const char *text, const char *what, size_t limit)
 {
@@ -288,8 +258,8 @@ static int check_text(const char *text, const char *what, size_t limit)
     if (strlen(text) > limit)
         return error_set(ERROR_LIMIT, "%s is longer than %zu bytes", what, limit);
     int bytes;
-    for (const unsigned char *at = (const unsigned char *)text; *at; at += bytes) {
-        bytes = character_bytes(at);
+    for (const char *at = text; *at; at += bytes) {
+        bytes = text_character_bytes(at);
         if (bytes < 0)
             return error_set(ERROR_INPUT, "%s holds a control character", what);
         if (!bytes)

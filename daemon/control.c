@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/text.h"
 #include "daemon/proto.h"
 
 #include <errno.h>
@@ -244,6 +245,7 @@ void control_done(struct control *control, control_client client, const char *fo
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
+    text_make_printable(text);
     control_answer(control, client, json_pack("{s:b,s:s}", "ok", 1, "message", text));
 }
 
@@ -254,5 +256,6 @@ void control_refuse(struct control *control, control_client client, int exit_cod
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
+    text_make_printable(text);
     control_answer(control, client, json_pack("{s:b,s:i,s:s}", "ok", 0, "exit", exit_code, "message", text));
 }

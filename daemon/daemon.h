@@ -37,7 +37,6 @@ struct sync {
 struct embed {
     bool in_flight;     /* a page or a job is out */
     uint64_t after_key; /* galaxies up to here are embedded or bad */
-    uint64_t page_last; /* last key of the page in hand */
     uint64_t embedded, bad;
     double images, seconds; /* of all embedding jobs since the start: the rate in status */
     int64_t retry_at_ms;    /* after a failure */

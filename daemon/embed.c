@@ -68,8 +68,7 @@ static void on_embedded(void *context, int code, const json_t *answer)
     }
     embed->images += json_number_value(json_object_get(answer, "embedded"));
     embed->seconds += json_number_value(json_object_get(answer, "seconds"));
-    while (embed->after_key < embed->page_last)
-        count_galaxy(daemon, ++embed->after_key);
+    skip_done(daemon); /* not up to the end of the page: a retry may have started again from the first galaxy */
     if (embed_finished(daemon)) {
         log_info("embedded %llu galaxies, %llu images are bad", (unsigned long long)embed->embedded,
                  (unsigned long long)embed->bad);
@@ -93,7 +92,6 @@ static void on_page(void *context, int code, const struct database_result *resul
         uint64_t key = strtoull(database_value(result, row, 0), NULL, 10);
         if (key <= daemon->galaxies && needs_embedding(daemon, key))
             json_array_append_new(galaxies, json_pack("[I,s]", (json_int_t)key, database_value(result, row, 2)));
-        embed->page_last = key;
     }
     code = worker_link_send(&daemon->worker, "embed", json_pack("{s:o}", "galaxies", galaxies), on_embedded, daemon);
     embed->in_flight = code == 0;

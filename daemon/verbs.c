@@ -4,6 +4,7 @@
  */
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "connectors/cycles.h"
 #include "connectors/galaxies.h"
 #include "daemon/daemon.h"
@@ -41,15 +42,23 @@ static void refuse_with_message(struct daemon *daemon, control_client client)
 /* --- status
  * ------------------------------------------------------------------------------------------------- */
 
+static void add_problem(json_t *list, const char *what, const char *problem)
+{
+    char line[512];
+    snprintf(line, sizeof line, "%s%s", what, problem);
+    text_make_printable(line);
+    json_array_append_new(list, json_string(line));
+}
+
 static json_t *problems(const struct daemon *daemon)
 {
     json_t *list = json_array();
     if (daemon->problem[0])
-        json_array_append_new(list, json_string(daemon->problem));
+        add_problem(list, "", daemon->problem);
     if (database_state(daemon->database) == DATABASE_DOWN)
-        json_array_append_new(list, json_sprintf("database: %s", database_problem(daemon->database)));
+        add_problem(list, "database: ", database_problem(daemon->database));
     if (daemon->worker.state == WORKER_DOWN)
-        json_array_append_new(list, json_string("the worker is down and is being started again"));
+        add_problem(list, "", "the worker is down and is being started again");
     return list;
 }
 

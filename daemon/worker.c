@@ -2,6 +2,7 @@
 #include "daemon/worker.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "cpu/backend_cpu.h"
 #include "daemon/exits.h"
 #include "daemon/jobs.h"
@@ -10,6 +11,7 @@
 #include "daemon/worker_jobs.h"
 
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -80,8 +82,11 @@ static void handle(struct worker *worker, const json_t *job)
     json_object_set_new(answer, "ok", json_boolean(result == 0));
     json_object_set_new(answer, "seconds", json_real(clock_s() - started_s));
     if (result) {
+        char text[ERROR_MESSAGE_BYTES];
+        snprintf(text, sizeof text, "%s", error_message());
+        text_make_printable(text);
         json_object_set_new(answer, "code", json_integer(result));
-        json_object_set_new(answer, "message", json_string(error_message()));
+        json_object_set_new(answer, "message", json_string(text));
     }
     if (send_json(worker, answer))
         log_error("an answer was lost: %s", error_message());

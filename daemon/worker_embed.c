@@ -4,6 +4,7 @@
  */
 #include "base/error.h"
 #include "base/half.h"
+#include "base/text.h"
 #include "connectors/image.h"
 #include "daemon/jobs.h"
 #include "daemon/log.h"
@@ -45,6 +46,7 @@ static void *decode_some(void *context)
                        pool_pixels(&decoding->worker->pool, image->key - 1))) {
             image->bad = 1;
             snprintf(image->reason, sizeof image->reason, "%s", error_message());
+            text_make_printable(image->reason);
         }
     }
     return NULL;
