@@ -9,8 +9,10 @@
 #include <errno.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -39,25 +41,55 @@ int worker_link_open(const struct config *config, struct worker_link *link)
     return channel_bind(link->endpoint, &link->channel);
 }
 
-/* The same program in its worker role. Signals start unblocked and at their defaults. */
-static void start(struct worker_link *link)
+/*
+ * The configuration in force, as a file of its own: the one it was read from may have changed since, be wrong, or ask for
+ * what needs a restart. In memory, so that a full disk stops no worker. Returns its descriptor.
+ */
+static int configuration_file(const struct config *config)
+{
+    int descriptor = memfd_create("triaged.conf", MFD_CLOEXEC), copy = descriptor < 0 ? -1 : dup(descriptor);
+    FILE *out = copy < 0 ? NULL : fdopen(copy, "w");
+    if (out)
+        config_print(config, out);
+    if (out && fclose(out) == 0)
+        return descriptor;
+    int result = error_set_errno("cannot hand over the configuration");
+    if (!out && copy >= 0)
+        close(copy);
+    if (descriptor >= 0)
+        close(descriptor);
+    return result;
+}
+
+/* The same program in its worker role. Signals start unblocked and at their defaults. Returns 0 or a code of errno. */
+static int spawn(struct worker_link *link, int configuration)
 {
     sigset_t none, all;
     posix_spawnattr_t attributes;
-    char *arguments[] = {
-        "triaged", "worker", "--endpoint", link->endpoint, "--config", (char *)(uintptr_t)link->config->file, NULL};
-    if (!link->config->file[0])
-        arguments[4] = NULL;
+    posix_spawn_file_actions_t actions;
+    char *arguments[] = {"triaged", "worker", "--endpoint", link->endpoint, "--config", "/proc/self/fd/3", NULL};
     sigemptyset(&none);
     sigfillset(&all);
     posix_spawnattr_init(&attributes);
     posix_spawnattr_setsigmask(&attributes, &none);
     posix_spawnattr_setsigdefault(&attributes, &all);
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-    int problem = posix_spawn(&link->pid, "/proc/self/exe", NULL, &attributes, arguments, environ);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, configuration, 3);
+    int problem = posix_spawn(&link->pid, "/proc/self/exe", &actions, &attributes, arguments, environ);
+    posix_spawn_file_actions_destroy(&actions);
     posix_spawnattr_destroy(&attributes);
-    if (problem) {
-        log_error("cannot start the worker: %s", strerror(problem));
+    return problem;
+}
+
+static void start(struct worker_link *link)
+{
+    int configuration = configuration_file(link->config);
+    int problem = configuration < 0 ? 0 : spawn(link, configuration);
+    if (configuration >= 0)
+        close(configuration);
+    if (configuration < 0 || problem) {
+        log_error("cannot start the worker: %s", problem ? strerror(problem) : error_message());
         link->pid = -1;
         link->start_at_ms = clock_ms() + RESTART_DELAY_MAX;
         return;

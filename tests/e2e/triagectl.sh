@@ -56,6 +56,8 @@ json '.total == 2 and [.galaxies[].id] == ["sim1-000007", "sim1-000009"] and all
 
 gives 66 ctl a why sim1-999999
 says "no galaxy has the id 'sim1-999999'"
+gives 66 ctl a --json why "$(printf 'é%.0s' $(seq 60))" # cut in the message, within a character
+json '.ok == false and .exit == 66 and (.message | test("no galaxy has the id .é{10}"))'
 gives 0 ctl a why sim1-000007
 says "its image cannot be read"
 gives 0 ctl a --json why sim1-000001
@@ -128,7 +130,17 @@ gives 1 ctl a reload
 says "the configuration in force stays: $folder/a.conf:"
 gives 0 ctl a --json status
 json '.queue_size == 15'
+restarts=$(jq .worker.restarts "$folder/out")
+kill -KILL "$(jq .worker.pid "$folder/out")" # a worker that starts again starts with what is in force
+wait_until 30 status_is a ".worker.restarts > $restarts and .worker.state == \"idle\""
 sed -i '$d' "$folder/a.conf"
+sed -i 's/^side = 32/side = 64/' "$folder/a.conf" # of images and trunk: another pool altogether
+gives 0 ctl a reload
+says "instance.name, images.side, trunk.side"
+gives 0 ctl a train now
+at=$(ctl a --json status | jq .cycle.number)
+wait_until 30 status_is a ".cycle.number > $at and .cycle.step == \"idle\" and .worker.state == \"idle\" and .problems == []"
+sed -i 's/^side = 64/side = 32/' "$folder/a.conf"
 kill -HUP "${daemon[a]}"
 wait_until 30 grep -q "reloaded" "$folder/a.log"
 
