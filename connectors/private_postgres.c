@@ -20,8 +20,9 @@
 
 #define PROGRAMS          "/usr/lib/postgresql"
 #define START_TIMEOUT_MS  60000
-#define STOP_FAST_MS      5000
-#define STOP_IMMEDIATE_MS 2000
+#define STOP_FAST_MS      4000 /* the three together leave the daemon's 10 s some room */
+#define STOP_IMMEDIATE_MS 1500
+#define STOP_KILL_MS      1000
 #define SOCKET_PATH_MAX   90 /* of 107, less "/.s.PGSQL.5432.lock" */
 #define ARGUMENTS_MAX     32
 
@@ -231,7 +232,7 @@ static int launch(struct private_postgres *postgres, const char *programs, const
     return postgres->pid > 0 ? 0 : error_set_errno("cannot start the private database");
 }
 
-static int wait_until_ready(struct private_postgres *postgres)
+static int wait_until_ready(struct private_postgres *postgres, bool (*cancelled)(void))
 {
     char first[600];
     int64_t deadline_ms = clock_ms() + START_TIMEOUT_MS;
@@ -242,6 +243,8 @@ static int wait_until_ready(struct private_postgres *postgres)
         if (gone || clock_ms() > deadline_ms)
             return log_tail(postgres, gone ? "the private database ended while starting"
                                            : "the private database did not answer within 60 s");
+        if (cancelled())
+            return error_set(ERROR_CANCELLED, "asked to stop while the private database starts");
         poll(NULL, 0, 50);
     }
     struct database_result *rows = NULL;
@@ -253,7 +256,7 @@ static int wait_until_ready(struct private_postgres *postgres)
     return result;
 }
 
-int private_postgres_start(const char *folder, struct private_postgres *ret_postgres)
+int private_postgres_start(const char *folder, bool (*cancelled)(void), struct private_postgres *ret_postgres)
 {
     struct private_postgres postgres = {0};
     char programs[FILE_PATH_BYTES], data[FILE_PATH_BYTES], socket[FILE_PATH_BYTES];
@@ -273,19 +276,26 @@ int private_postgres_start(const char *folder, struct private_postgres *ret_post
     postgres.adopted = postgres.pid > 0;
     if (!postgres.adopted)
         result = launch(&postgres, programs, data, socket);
-    if (!result)
-        result = wait_until_ready(&postgres);
+    if (!result && (result = wait_until_ready(&postgres, cancelled)) && !postgres.adopted) {
+        char why[ERROR_MESSAGE_BYTES];
+        snprintf(why, sizeof why, "%s", error_message());
+        private_postgres_stop(&postgres); /* nobody else would */
+        error_set(result, "%s", why);
+    }
     if (!result)
         *ret_postgres = postgres;
     return result;
 }
 
-static bool is_gone(const struct private_postgres *postgres, const char *data)
+/* A child is asked itself: one that was just started again has no pid file yet. */
+static bool is_gone(struct private_postgres *postgres, const char *data)
 {
     int status;
-    if (!postgres->adopted && waitpid(postgres->pid, &status, WNOHANG) == postgres->pid)
-        return true;
-    return running_postmaster(data) != postgres->pid;
+    bool gone = postgres->pid <= 0 || (postgres->adopted ? running_postmaster(data) != postgres->pid
+                                                         : waitpid(postgres->pid, &status, WNOHANG) != 0);
+    if (gone)
+        postgres->pid = 0;
+    return gone;
 }
 
 int private_postgres_revive(struct private_postgres *postgres)
@@ -312,11 +322,12 @@ int private_postgres_stop(struct private_postgres *postgres)
         int signal, limit_ms;
     } steps[] = {
         {SIGINT,  STOP_FAST_MS     },
-        {SIGQUIT, STOP_IMMEDIATE_MS}
+        {SIGQUIT, STOP_IMMEDIATE_MS},
+        {SIGKILL, STOP_KILL_MS     }, /* it hangs; what was committed is in its log all the same */
     };
     char data[FILE_PATH_BYTES];
     int result = file_path(data, sizeof data, "%s/data", postgres->folder);
-    if (result || running_postmaster(data) != postgres->pid)
+    if (result || is_gone(postgres, data))
         return result;
     for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
         int64_t deadline_ms = clock_ms() + steps[i].limit_ms;

@@ -287,8 +287,8 @@ static void stop(struct daemon *daemon)
     if (daemon->feed)
         daemon->publisher->close(daemon->feed);
     database_close(daemon->database);
-    if (daemon->owns_postgres)
-        private_postgres_stop(&daemon->postgres);
+    if (daemon->owns_postgres && private_postgres_stop(&daemon->postgres))
+        log_error("%s", error_message());
     queue_free(&daemon->queue);
     pool_close(&daemon->pool);
     arena_free(&daemon->memory);

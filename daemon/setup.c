@@ -59,6 +59,14 @@ int setup_pool(const struct config *config, const struct schema *schema, enum po
     return result ? result : pool_open(path, &layout, mode, ret_pool);
 }
 
+/* Signals are blocked while the daemon starts; this looks whether one of those that end it is waiting. */
+static bool asked_to_stop(void)
+{
+    sigset_t waiting;
+    sigpending(&waiting);
+    return sigismember(&waiting, SIGTERM) || sigismember(&waiting, SIGINT);
+}
+
 int setup_database(const struct config *config, bool *ret_owned, struct private_postgres *ret_postgres, char *url,
                    size_t url_size)
 {
@@ -68,19 +76,11 @@ int setup_database(const struct config *config, bool *ret_owned, struct private_
         return file_path(url, url_size, "%s", config->database_url);
     int result = file_path(folder, sizeof folder, "%s/postgres", config->state);
     if (!result)
-        result = private_postgres_start(folder, ret_postgres);
+        result = private_postgres_start(folder, asked_to_stop, ret_postgres);
     if (result)
         return result;
     *ret_owned = true;
     return file_path(url, url_size, "%s", ret_postgres->url);
-}
-
-/* Signals are blocked while the daemon starts; this looks whether one of those that end it is waiting. */
-static int asked_to_stop(void)
-{
-    sigset_t waiting;
-    sigpending(&waiting);
-    return sigismember(&waiting, SIGTERM) || sigismember(&waiting, SIGINT);
 }
 
 int setup_connect(const char *url, int patience_s, struct database **ret_database)

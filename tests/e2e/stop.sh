@@ -6,10 +6,17 @@ source "$1/tests/support/daemon.sh" "$1" "$2"
 survey 150
 configure a $'[trunk]\nviews = 8'
 import a
+left_over() { # processes of daemon a: its worker, and whatever works in its database's folder
+    local process
+    for process in /proc/[0-9]*; do
+        if tr '\0' ' ' <"$process/cmdline" 2>/dev/null | grep -qF "worker --endpoint ipc://$folder/a/run/" ||
+            [ "$(readlink "$process/cwd" 2>/dev/null)" = "$folder/a/postgres/data" ]; then
+            gone "${process#/proc/}" || echo "${process#/proc/}"
+        fi
+    done
+}
+nothing_left() { [ -z "$(left_over)" ]; }
 stops() { # FROM: within the limit systemd is told of, and completely
-    local worker postmaster
-    worker=$(ctl a --json status 2>/dev/null | jq .worker.pid) || worker=0
-    postmaster=$(head -1 "$folder/a/postgres/data/postmaster.pid" 2>/dev/null) || postmaster=0
     local limit=$((SECONDS + 10)) pid=${daemon[a]} code=0
     kill -TERM "$pid"
     until gone "$pid"; do
@@ -19,11 +26,16 @@ stops() { # FROM: within the limit systemd is told of, and completely
     wait "$pid" || code=$?
     unset "daemon[a]"
     [ $code -eq 0 ] || fail "ended with $code while $1"
-    for pid in "${worker:-0}" "${postmaster:-0}"; do
-        [ "$pid" -le 1 ] || wait_until 2 gone "$pid" # the database removes its pid file just before it ends
-    done
+    wait_until 2 nothing_left # a killed server's children end when they notice
+}
+postmaster() { head -1 "$folder/a/postgres/data/postmaster.pid"; }
+as_before() { # the pool and the queue are those of the last run
+    ready a
+    wait_until 30 status_is a '.galaxies.embedded == 150 and .galaxies.bad == 0 and .queue_length == 12'
 }
 start a
+wait_until 20 test -e "$folder/a/postgres/data/postmaster.pid" # before, signals may not be looked at yet
+[ -n "$(left_over)" ] || fail "this test does not see the database"
 stops "starting"
 start a
 wait_until 60 status_is a '.galaxies.embedded >= 32'
@@ -34,8 +46,7 @@ wait_until 60 status_is a '.galaxies.embedded == 150 and .queue_length == 12 and
 before=$(ctl a --json queue | jq -c '[.entries[] | [.id, .stream]]')
 stops "idle"
 start a
-ready a
-wait_until 30 status_is a '.galaxies.embedded == 150 and .queue_length == 12'
+as_before
 [ "$(ctl a --json queue | jq -c '[.entries[] | [.id, .stream]]')" = "$before" ] || fail "the queue is not what it was"
 platform a
 wait_until 60 status_is a '.champion >= 1'
@@ -52,11 +63,27 @@ ready a
 ctl a pause >/dev/null
 stops "paused"
 start a
-ready a
+as_before
+ended() { [ "$(grep -c "the private database had ended" "$folder/a.log")" -gt "$1" ]; }
+times=$(grep -c "the private database had ended" "$folder/a.log") || true
+kill -KILL "$(postmaster)"
+wait_until 20 ended "$times"
+stops "the database is being started again"
+start a
+as_before
+kill -STOP "$(postmaster)"
+stops "the database hangs"
+start a
+as_before
 kill -KILL "${daemon[a]}" # and after a kill, with the volunteers going on
 wait "${daemon[a]}" 2>/dev/null || true
 start a
-ready a
+as_before
 kill -STOP "$(ctl a --json status | jq .worker.pid)"
 stops "the worker hangs"
+[ "$(sql a "SELECT 1" 2>/dev/null)" != 1 ] || fail "the database still answers"
+start a
+as_before
+kill -TERM "$platform" && wait "$platform"
+stop a
 echo "every stop was clean"
