@@ -56,8 +56,7 @@ static int check(dnnl_status_t status, const char *what)
     return status == dnnl_success ? 0 : error_set(ERROR_SYSTEM, "oneDNN cannot %s (status %d)", what, (int)status);
 }
 
-/* --- compiling
- * ---------------------------------------------------------------------------------------------- */
+/* --- compiling ---------------------------------------------------------------------------------------------------- */
 
 /* scale[c] = gamma / sqrt(variance + epsilon), shift[c] = beta - mean * scale. */
 static void norm_factors(const float *norm, int channels, float epsilon, float *scale, float *shift)
@@ -386,8 +385,7 @@ void cpu_free_plan(struct plan *plan)
     free(plan);
 }
 
-/* --- running
- * ------------------------------------------------------------------------------------------------ */
+/* --- running ------------------------------------------------------------------------------------------------------ */
 
 static int run_conv(const struct plan *plan, const struct step *step, struct lane *lane, const float *source,
                     float *target)
@@ -538,8 +536,7 @@ int cpu_forward(struct plan *plan, const float *images, size_t count, float *out
     return plan->status ? error_set(ERROR_SYSTEM, "oneDNN failed while running %s", plan->net.name) : 0;
 }
 
-/* --- calibration
- * -------------------------------------------------------------------------------------------- */
+/* --- calibration -------------------------------------------------------------------------------------------------- */
 
 /* The whole batch goes through one step at a time, so that a batch norm can look at all images before the
  * next. */

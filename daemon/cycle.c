@@ -68,8 +68,7 @@ static void step_failed(struct daemon *daemon)
     cycle->retry_at_ms = clock_ms() + ((int64_t)RETRY_MS << (cycle->failures < 5 ? cycle->failures++ : 5));
 }
 
-/* --- fit
- * ---------------------------------------------------------------------------------------------------- */
+/* --- fit ---------------------------------------------------------------------------------------------------------- */
 
 static void on_promotion_recorded(void *context, int code, const struct database_result *result)
 {
@@ -151,8 +150,7 @@ static int start_promote(struct daemon *daemon)
     return 0;
 }
 
-/* --- rank
- * --------------------------------------------------------------------------------------------------- */
+/* --- rank --------------------------------------------------------------------------------------------------------- */
 
 /* Takes out what may not be offered any longer before the free places are counted. */
 static void expire_leases(struct daemon *daemon)
@@ -223,8 +221,7 @@ static int start_rank(struct daemon *daemon)
                             on_ranked, daemon);
 }
 
-/* --- record and publish
- * ------------------------------------------------------------------------------------- */
+/* --- record and publish ------------------------------------------------------------------------------------------- */
 
 static void on_recorded(void *context, int code, const struct database_result *result)
 {
@@ -260,8 +257,7 @@ static int start_mark(struct daemon *daemon)
     return cycles_send_published(daemon->database, daemon->cycle.number, on_recorded, daemon);
 }
 
-/* --- when to start
- * ------------------------------------------------------------------------------------------ */
+/* --- when to start ------------------------------------------------------------------------------------------------ */
 
 /* A first queue is drawn when the pool is embedded, or enough of it that the draw is a fair one. */
 static bool is_cold_too_early(const struct daemon *daemon)

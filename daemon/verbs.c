@@ -39,8 +39,7 @@ static void refuse_with_message(struct daemon *daemon, control_client client)
     control_refuse(daemon->control, client, PROTO_EXIT_REFUSED, "%s", error_message());
 }
 
-/* --- status
- * ------------------------------------------------------------------------------------------------- */
+/* --- status ------------------------------------------------------------------------------------------------------- */
 
 static void add_problem(json_t *list, const char *what, const char *problem)
 {
@@ -121,8 +120,7 @@ static void verb_status(struct daemon *daemon, control_client client, const json
     control_answer(daemon->control, client, answer);
 }
 
-/* --- the queue and its galaxies
- * ------------------------------------------------------------------------------ */
+/* --- the queue and its galaxies ----------------------------------------------------------------------------------- */
 
 static void verb_queue(struct daemon *daemon, control_client client, const json_t *request)
 {
@@ -276,8 +274,7 @@ static void verb_mark(struct daemon *daemon, control_client client, const json_t
             mark(daemon, client, request, &markings[i]);
 }
 
-/* --- lists from the database
- * ---------------------------------------------------------------------------------- */
+/* --- lists from the database -------------------------------------------------------------------------------------- */
 
 static void on_bad_list(void *context, int code, const struct database_result *result)
 {
@@ -396,8 +393,7 @@ static void verb_models(struct daemon *daemon, control_client client, const json
     }
 }
 
-/* --- steering
- * ------------------------------------------------------------------------------------------------- */
+/* --- steering ----------------------------------------------------------------------------------------------------- */
 
 /* The stored model below the champion, or the one asked for; 0 if there is none. */
 static uint32_t rollback_target(const struct daemon *daemon, const json_t *request)
