@@ -87,6 +87,8 @@ static int for_each_item(const char *list, int (*take)(void *context, const char
         int result = take(context, item);
         if (result)
             return result;
+        if (list[length] == ',' && !list[length + 1])
+            return error_set(ERROR_INPUT, "an empty or too long item after the last ',' of '%.60s'", list);
         list += length + (list[length] == ',');
     }
     return 0;
