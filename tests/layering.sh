@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A folder includes only what the arrows of ARCHITECTURE.md allow, and no banned function is called.
+# A folder includes only what the arrows of ARCHITECTURE.md allow, each foreign API is used in one file only, and no banned
+# function is called. tests/ and clients/ may do as they like.
 # Usage: layering.sh ROOT [BUILD]. First proves on a planted tree that each kind of violation is found.
 set -euo pipefail
 
@@ -8,6 +9,11 @@ declare -A may=(
     [base]="" [model]="base" [cpu]="model base" [pool]="model base" [acquisition]="model base" [connectors]="model base"
     [daemon]="connectors acquisition pool cpu model base" [daemon/sim]="connectors model base daemon/exits.h"
     [daemon/ctl]="daemon/proto.h base"
+)
+# foreign header: the one file that includes it
+declare -A only=(
+    [xxhash.h]=base/hash.c [msgpack.h]=base/msgpack.c [oneapi/dnnl/dnnl.h]=cpu/net.c [omp.h]=cpu/net.c [zmq.h]=connectors/zmq_socket.c
+    [libpq-fe.h]=connectors/database.c [png.h]=connectors/image_png.c [jpeglib.h]=connectors/image_jpeg.c [dlfcn.h]="no file"
 )
 # function: why it is banned
 declare -A banned=(
@@ -18,13 +24,16 @@ declare -A banned=(
     [system]="a shell: posix_spawn" [popen]="a shell: posix_spawn" [rand]="not reproducible: base/philox.h" [srand]="not reproducible: base/philox.h"
     [drand48]="not reproducible: base/philox.h" [alloca]="no limit: an arena" [mktemp]="a race: mkstemp" [tmpnam]="a race: mkstemp"
     [localtime]="hidden state: localtime_r" [gmtime]="hidden state: gmtime_r" [ctime]="hidden state: strftime" [usleep]="wait for a condition: poll"
-    [sleep]="wait for a condition: poll"
+    [sleep]="wait for a condition: poll" [tempnam]="a race: mkstemp" [asctime]="hidden state: strftime" [random]="not reproducible: base/philox.h"
+    [signal]="handlers are for sigaction; only SIG_IGN and SIG_DFL are fine" [dlopen]="libraries are linked" [dlsym]="libraries are linked"
+    [gethostbyname]="hidden state: getaddrinfo" [vfork]="shares the stack: posix_spawn"
 )
 # Only daemon/ ends the process or speaks to the terminal.
-declare -A daemon_only=([exit]="return a code" [abort]="return a code" [printf]="set a message" [perror]="set a message" [syslog]="set a message" [err]="return a code")
+declare -A daemon_only=([exit]="return a code" [abort]="return a code" [printf]="set a message" [fprintf]="set a message" [vprintf]="set a message" [puts]="set a message"
+    [putchar]="set a message" [perror]="set a message" [syslog]="set a message" [err]="return a code")
 
 strip() { # code without comments and strings, lines kept
-    sed -E -e 's/"([^"\\]|\\.)*"/""/g' -e 's|//.*||' "$1" | awk '
+    sed -E -e "s/'\\\\?\"'/' '/g" -e 's/"([^"\\]|\\.)*"/""/g' -e 's|//.*||' "$1" | awk '
         { line = $0; out = ""
           while (length(line)) {
               if (inside) { at = index(line, "*/"); if (!at) break; line = substr(line, at + 2); inside = 0 }
@@ -46,6 +55,14 @@ check_includes() { # FILE FOLDER
     done < <(grep -nE '^[[:space:]]*#[[:space:]]*include[[:space:]]*"' "$1" || true)
 }
 
+check_foreign() { # FILE ROOT
+    local line number target
+    while IFS=: read -r number line; do
+        target=${line#*<} target=${target%%>*}
+        [ "$2/${only[$target]:-}" = "$1" ] || [ -z "${only[$target]:-}" ] || echo "$1:$number: <$target> belongs to ${only[$target]}"
+    done < <(grep -nE '^[[:space:]]*#[[:space:]]*include[[:space:]]*<' "$1" || true)
+}
+
 check_calls() { # FILE FOLDER
     local words name number
     words=$(IFS='|' && echo "${!banned[*]}")
@@ -53,7 +70,7 @@ check_calls() { # FILE FOLDER
     while IFS=: read -r number name; do
         name=${name%%[[:space:](]*}
         echo "$1:$number: $name() is banned: ${banned[$name]:-${daemon_only[$name]:-}}"
-    done < <(strip "$1" | sed -E 's/(->|\.)[[:space:]]*[A-Za-z_]+[[:space:]]*\(/(/g' | grep -noE "\b($words)[[:space:]]*\(" | grep -vE ':(static|struct)' || true)
+    done < <(strip "$1" | sed -E -e 's/\bsignal\([A-Z]+, SIG_(IGN|DFL)\)//g' -e 's/(->|\.)[[:space:]]*[A-Za-z_]+[[:space:]]*\(/(/g' | grep -noE "\b($words)[[:space:]]*\(" | grep -vE ':(static|struct)' || true)
 }
 
 check_tree() { # ROOT: prints every violation
@@ -62,9 +79,14 @@ check_tree() { # ROOT: prints every violation
         for file in "$1/$folder"/*.[ch]; do
             [ -e "$file" ] || continue
             check_includes "$file" "$folder"
+            check_foreign "$file" "$1"
             check_calls "$file" "$folder"
         done
     done
+    while IFS= read -r file; do
+        folder=${file%/*}
+        [ -n "${may[$folder]+known}" ] || echo "$1/$file:1: $folder/ is no folder of ARCHITECTURE.md: add it there and here"
+    done < <(cd "$1" && find . -mindepth 2 -name '*.[ch]' ! -path './tests/*' ! -path './clients/*' ! -path './build*' -printf '%P\n')
 }
 
 planted=$(mktemp -d)
@@ -72,11 +94,13 @@ trap 'rm -rf "$planted"' EXIT
 for folder in "${!may[@]}"; do mkdir -p "$planted/$folder"; done
 plant() { # FOLDER LINE EXPECTED(found|clean)
     local found
+    mkdir -p "$planted/$1"
     printf '/* strcpy(a) in a comment is fine */\n\n%s\n' "$2" >"$planted/$1/x.c"
     found=$(check_tree "$planted")
     rm "$planted/$1/x.c"
-    if [ "$3" = found ]; then
-        [[ $found == "$planted/$1/x.c:3: "* ]] || { echo "a violation was not found in $1: $2 ($found)"; exit 1; }
+    if [ "${3%:*}" = found ]; then
+        local line=${3#found} && line=${line#:}
+        [[ $found == "$planted/$1/x.c:${line:-3}: "* ]] || { echo "a violation was not found in $1: $2 ($found)"; exit 1; }
     else
         [ -z "$found" ] || { echo "not a violation: $found"; exit 1; }
     fi
@@ -92,11 +116,18 @@ plant daemon/ctl '#include "daemon/daemon.h"' found
 plant daemon/ctl '#include "model/schema.h"' found
 plant daemon/sim '#include "daemon/run.h"' found
 plant daemon '#include "gpu/backend.h"' found
+plant gpu '    a = b;' "found:1"
+plant tests/unit '    strcpy(a, b);' clean
+plant model '#include <zmq.h>' found
+plant daemon '#include <dlfcn.h>' found
+plant model '#include <math.h>' clean
+plant model "    a = '\"'; strcpy(a, b); c = '\"';" found
 plant cpu '#include "cpu/net.h"' clean
 plant daemon/ctl '#include "daemon/proto.h"' clean
 for name in "${!banned[@]}"; do plant daemon "    x = $name (a);" found; done
 for name in "${!daemon_only[@]}"; do plant model "    $name(a);" found; done
 plant daemon '    exit(1);' clean
+plant daemon '    signal(SIGPIPE, SIG_IGN);' clean
 plant model '    x = "strcpy(a)";' clean
 plant model '    backend->exit(a);' clean
 plant model '    snprintf(a, 1, "b");' clean
