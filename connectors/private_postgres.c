@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/signals.h"
 #include "connectors/database.h"
 
 #include <dirent.h>
@@ -232,7 +233,7 @@ static int launch(struct private_postgres *postgres, const char *programs, const
     return postgres->pid > 0 ? 0 : error_set_errno("cannot start the private database");
 }
 
-static int wait_until_ready(struct private_postgres *postgres, bool (*cancelled)(void))
+static int wait_until_ready(struct private_postgres *postgres)
 {
     char first[600];
     int64_t deadline_ms = clock_ms() + START_TIMEOUT_MS;
@@ -243,7 +244,7 @@ static int wait_until_ready(struct private_postgres *postgres, bool (*cancelled)
         if (gone || clock_ms() > deadline_ms)
             return log_tail(postgres, gone ? "the private database ended while starting"
                                            : "the private database did not answer within 60 s");
-        if (cancelled())
+        if (signals_end_pending())
             return error_set(ERROR_CANCELLED, "asked to stop while the private database starts");
         poll(NULL, 0, 50);
     }
@@ -256,7 +257,7 @@ static int wait_until_ready(struct private_postgres *postgres, bool (*cancelled)
     return result;
 }
 
-int private_postgres_start(const char *folder, bool (*cancelled)(void), struct private_postgres *ret_postgres)
+int private_postgres_start(const char *folder, struct private_postgres *ret_postgres)
 {
     struct private_postgres postgres = {0};
     char programs[FILE_PATH_BYTES], data[FILE_PATH_BYTES], socket[FILE_PATH_BYTES];
@@ -276,7 +277,7 @@ int private_postgres_start(const char *folder, bool (*cancelled)(void), struct p
     postgres.adopted = postgres.pid > 0;
     if (!postgres.adopted)
         result = launch(&postgres, programs, data, socket);
-    if (!result && (result = wait_until_ready(&postgres, cancelled)) && !postgres.adopted) {
+    if (!result && (result = wait_until_ready(&postgres)) && !postgres.adopted) {
         char why[ERROR_MESSAGE_BYTES];
         snprintf(why, sizeof why, "%s", error_message());
         private_postgres_stop(&postgres); /* nobody else would */

@@ -18,10 +18,11 @@ struct private_postgres {
 /*
  * Starts the cluster, making it first if need be; adopts one that runs already, e.g. after the daemon was killed.
  * Run as root it gives the folder to the user postgres (else nobody) and drops to it with setpriv. Waits until the
- * server answers, at most 60 s, or until `cancelled` says so (ERROR_CANCELLED). ERROR_NOT_FOUND without PostgreSQL's programs, ERROR_INPUT for a folder that is too
- * deep for a socket or closed to the user, ERROR_UNAVAILABLE with the end of the server's log.
+ * server answers, at most 60 s, or until the process is asked to end (ERROR_CANCELLED). ERROR_NOT_FOUND without
+ * PostgreSQL's programs, ERROR_INPUT for a folder that is too deep for a socket or closed to the user, ERROR_UNAVAILABLE
+ * with the end of the server's log.
  */
-int private_postgres_start(const char *folder, bool (*cancelled)(void), struct private_postgres *ret_postgres);
+int private_postgres_start(const char *folder, struct private_postgres *ret_postgres);
 
 /*
  * Starts the server again if it has ended by itself; never waits for it. 0 while it runs, 1 when it was started again

@@ -3,11 +3,11 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/signals.h"
 #include "daemon/log.h"
 #include "model/net.h"
 
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -59,14 +59,6 @@ int setup_pool(const struct config *config, const struct schema *schema, enum po
     return result ? result : pool_open(path, &layout, mode, ret_pool);
 }
 
-/* Signals are blocked while the daemon starts; this looks whether one of those that end it is waiting. */
-static bool asked_to_stop(void)
-{
-    sigset_t waiting;
-    sigpending(&waiting);
-    return sigismember(&waiting, SIGTERM) || sigismember(&waiting, SIGINT);
-}
-
 int setup_database(const struct config *config, bool *ret_owned, struct private_postgres *ret_postgres, char *url,
                    size_t url_size)
 {
@@ -76,7 +68,7 @@ int setup_database(const struct config *config, bool *ret_owned, struct private_
         return file_path(url, url_size, "%s", config->database_url);
     int result = file_path(folder, sizeof folder, "%s/postgres", config->state);
     if (!result)
-        result = private_postgres_start(folder, asked_to_stop, ret_postgres);
+        result = private_postgres_start(folder, ret_postgres);
     if (result)
         return result;
     *ret_owned = true;
@@ -90,7 +82,7 @@ int setup_connect(const char *url, int patience_s, struct database **ret_databas
     while ((result = database_open(url, ret_database)) == ERROR_UNAVAILABLE && clock_ms() < deadline_ms) {
         if (!told++)
             log_warning("the database is away: %s; trying for %d s", error_message(), patience_s);
-        if (asked_to_stop())
+        if (signals_end_pending())
             return error_set(ERROR_CANCELLED, "asked to stop while waiting for the database");
         poll(NULL, 0, 500);
     }
