@@ -15,11 +15,6 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
-bool test_database_never(void)
-{
-    return false;
-}
-
 static void must(int result)
 {
     if (result)
@@ -55,7 +50,7 @@ void test_database_start(struct test_database *test)
     assert_non_null(mkdtemp(test->folder));
     assert_int_equal(chmod(test->folder, 0755), 0);
     snprintf(path, sizeof path, "%s/postgres", test->folder);
-    must(private_postgres_start(path, test_database_never, &test->postgres));
+    must(private_postgres_start(path, &test->postgres));
     test->database = test_database_connect(test);
     small_schema(&test->schema, 3, (const int[]){2, 3, 2}, (const int[]){-1, 0, -1});
 }

@@ -19,9 +19,6 @@ struct test_database {
 void test_database_start(struct test_database *test);
 void test_database_stop(struct test_database *test);
 
-/* What private_postgres_start() asks whether to give up. */
-bool test_database_never(void);
-
 /* Makes the schema `triage` again, empty but for the galaxies. */
 void test_database_fresh(struct test_database *test);
 

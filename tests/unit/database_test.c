@@ -31,7 +31,7 @@ static void a_running_server_is_adopted(void **state)
 {
     struct test_database *test = *state;
     struct private_postgres again = {0};
-    assert_int_equal(private_postgres_start(test->postgres.folder, test_database_never, &again), 0);
+    assert_int_equal(private_postgres_start(test->postgres.folder, &again), 0);
     assert_true(again.adopted);
     assert_int_equal(again.pid, test->postgres.pid);
     assert_string_equal(again.url, test->postgres.url);
@@ -44,7 +44,7 @@ static void a_folder_too_deep_for_a_socket_is_refused(void **state)
     struct private_postgres postgres;
     char path[300];
     snprintf(path, sizeof path, "%s/%0120d", test->folder, 1);
-    assert_int_equal(private_postgres_start(path, test_database_never, &postgres), ERROR_INPUT);
+    assert_int_equal(private_postgres_start(path, &postgres), ERROR_INPUT);
     assert_non_null(strstr(error_message(), "too deep for a Unix socket"));
     assert_non_null(strstr(error_message(), "instance.state"));
     struct stat info;
@@ -65,7 +65,7 @@ static void an_ordinary_user_has_one_too(void **state)
         struct database *database;
         if (getuid() == 0 && (setgid(65534) || setuid(65534)))
             _exit(10);
-        if (private_postgres_start(path, test_database_never, &postgres)) {
+        if (private_postgres_start(path, &postgres)) {
             fprintf(stderr, "%s\n", error_message());
             _exit(11);
         }
