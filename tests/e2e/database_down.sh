@@ -32,13 +32,22 @@ platform a
 wait_until 60 status_is a '.cycle.number >= 2 and .champion > 0'
 
 for round in 1 2; do
+    if [ $round -eq 1 ]; then # volunteers pause, so that the queue stands still; in round 2 it goes away in the midst of things
+        kill -STOP "$platform"
+        wait_until 30 status_is a '.votes.waiting == 0 and .cycle.step == "idle" and .queue_length > 0'
+    fi
     server stop
     wait_until 30 status_is a '.database != "ok" and (.problems | length > 0)'
     ctl a status >"$folder/said"
     grep -q "PROBLEM *database: " "$folder/said" || fail "status does not show the problem: $(cat "$folder/said")"
     "$build/triage-sim" queue --publish "ipc://$folder/a.publish" --snapshot "ipc://$folder/a.snapshot" --json >"$folder/feed.json" ||
         fail "the feed is away with the database"
-    jq -e '.entries | length > 0' "$folder/feed.json" >/dev/null || fail "the queue is empty without the database"
+    if [ $round -eq 1 ]; then
+        ctl a --json queue >"$folder/queue.json"
+        jq -e '.entries | length > 0' "$folder/feed.json" >/dev/null || fail "the queue is empty without the database"
+        diff <(jq -c '.entries[] | [.id, .rank]' "$folder/feed.json") <(jq -c '.entries[] | [.id, .rank]' "$folder/queue.json")
+        kill -CONT "$platform"
+    fi
     server start
     wait_until 30 status_is a '.database == "ok" and .problems == []'
     at=$(ctl a --json status | jq .cycle.number)

@@ -40,7 +40,11 @@ grep -q "feed.publish" "$folder/said" || fail "the key to change is not named: $
 # a path that another daemon listens on is not taken from it, one left over is
 sed -i "s|^publish = .*|publish = ipc://$folder/a.publish|" "$folder/b.conf"
 refuses b "ipc://$folder/a.publish is in use"
+ctl a --json status >"$folder/status.json"
+jq -e '.ready and .worker.restarts == 0' "$folder/status.json" >/dev/null || fail "the refused one disturbed the first"
 murder a
+worker=$(jq .worker.pid "$folder/status.json")
+wait_until 10 gone "$worker" # a killed daemon takes its worker along
 start a
 ready a
 stop a

@@ -16,6 +16,7 @@ stop_databases() { # of daemons that were killed
         [ -e "$file" ] || continue
         pid=$(head -1 "$file")
         kill -QUIT "$pid" 2>/dev/null || continue
+        kill -CONT "$pid" 2>/dev/null || continue
         for _ in $(seq 100); do kill -0 "$pid" 2>/dev/null || break; pause; done
     done
 }
