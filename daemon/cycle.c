@@ -201,6 +201,7 @@ static void on_ranked(void *context, int code, const json_t *answer)
         if (add_selected(daemon, triple))
             log_warning("%s, ignoring", error_message());
     }
+    daemon->cycle.exhausted = daemon->queue.count < (size_t)daemon->config.queue_size;
     queue_renumber(&daemon->queue, &daemon->pool);
     next_step(daemon);
 }
@@ -272,23 +273,31 @@ static bool is_due(const struct daemon *daemon)
     int64_t now_ms = clock_ms();
     if (is_cold_too_early(daemon))
         return false;
-    bool places_free = daemon->queue.count < (size_t)daemon->config.queue_size;
     if (daemon->cycle.wanted || ingest->waiting >= daemon->config.votes_min)
         return true;
     if (ingest->waiting && now_ms - ingest->waiting_since_ms >= daemon->config.wait_ms)
         return true;
-    return places_free && now_ms - daemon->cycle.ended_ms >= daemon->config.wait_ms;
+    if (now_ms - daemon->cycle.ended_ms < daemon->config.wait_ms)
+        return false;
+    bool places_free = daemon->queue.count < (size_t)daemon->config.queue_size;
+    return (places_free && !daemon->cycle.exhausted) || queue_lease_is_over(&daemon->queue, clock_unix_ms());
 }
 
+/* Without new votes there is nothing to train on: places are filled by ranking with the champion. */
 static void begin(struct daemon *daemon)
 {
     struct cycle *cycle = &daemon->cycle;
+    bool nothing_new = cycle->champion && !cycle->wanted && !daemon->ingest.waiting;
     cycle->started_ms = clock_ms();
     cycle->number++;
     cycle->wanted = false;
-    cycle->horizon = daemon->ingest.horizon;
-    daemon->ingest.waiting = 0;
-    cycle->step = cycle->rank_only ? CYCLE_RANK : steps[CYCLE_IDLE].next;
+    if (cycle->rank_only || nothing_new)
+        cycle->step = CYCLE_RANK;
+    else {
+        cycle->step = steps[CYCLE_IDLE].next;
+        cycle->horizon = daemon->ingest.horizon;
+        daemon->ingest.waiting = 0;
+    }
     cycle->rank_only = false;
 }
 

@@ -47,7 +47,6 @@ struct ingest {
     int64_t next_ms;                     /* next poll */
     bool more;                           /* the last batch was full */
     uint64_t horizon;                    /* xid up to which votes are in the tallies */
-    uint64_t fitted_horizon;             /* horizon of the last cycle started */
     long applied, quarantined, repeated; /* in all */
     long waiting;                        /* applied since the last cycle started */
     int64_t waiting_since_ms;
@@ -67,6 +66,7 @@ struct cycle {
     bool fit_failed; /* in this cycle */
     int failures;    /* steps failed in a row, for the delay */
     bool wanted;     /* asked for by the operator, a rollback or new galaxies */
+    bool exhausted;  /* the last ranking found fewer galaxies than places */
     int64_t started_ms, retry_at_ms, ended_ms;
     double last_s;
     double scored_per_s; /* galaxies, in the last ranking; 0 = none yet */

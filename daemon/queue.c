@@ -50,6 +50,14 @@ int queue_remove(struct queue *queue, struct pool *pool, uint64_t key)
     return 1;
 }
 
+bool queue_lease_is_over(const struct queue *queue, int64_t unix_ms)
+{
+    for (size_t i = 0; i < queue->count; i++)
+        if (queue->entries[i].leased_until_ms <= unix_ms)
+            return true;
+    return false;
+}
+
 static int compare_ranks(const void *left, const void *right)
 {
     const struct queue_entry *a = left, *b = right;

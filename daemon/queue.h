@@ -9,6 +9,7 @@
 #include "connectors/publisher.h"
 #include "pool/pool.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -28,6 +29,9 @@ int queue_add(struct queue *queue, const struct queue_entry *entry);
 
 /* Takes the entry out and clears the pool's POOL_QUEUED flag. Returns 1 if it was there. */
 int queue_remove(struct queue *queue, struct pool *pool, uint64_t key);
+
+/* Whether some entry's lease has ended at this time. */
+bool queue_lease_is_over(const struct queue *queue, int64_t unix_ms);
 
 /* Fresh scores from the pool, then the ranking rule of acquisition/select.h. */
 void queue_renumber(struct queue *queue, const struct pool *pool);

@@ -110,9 +110,10 @@ static void verb_status(struct daemon *daemon, control_client client, const json
                         json_pack("{s:s,s:I,s:s,s:s}", "epoch", epoch, "seq", (json_int_t)sequence, "publish",
                                   daemon->config.feed_publish, "snapshot", daemon->config.feed_snapshot));
     json_object_set_new(answer, "worker",
-                        json_pack("{s:s,s:I,s:s,s:f,s:I}", "state", worker_state_name(daemon->worker.state), "pid",
-                                  (json_int_t)daemon->worker.pid, "job", daemon->worker.kind, "progress",
-                                  daemon->worker.progress, "restarts", (json_int_t)daemon->worker.restarts));
+                        json_pack("{s:s,s:o,s:s,s:f,s:I}", "state", worker_state_name(daemon->worker.state), "pid",
+                                  daemon->worker.pid > 0 ? json_integer(daemon->worker.pid) : json_null(), "job",
+                                  daemon->worker.kind, "progress", daemon->worker.progress, "restarts",
+                                  (json_int_t)daemon->worker.restarts));
     json_object_set_new(answer, "memory",
                         json_pack("{s:I,s:I}", "cycle_peak_bytes", (json_int_t)daemon->memory.peak_bytes,
                                   "cycle_limit_bytes", (json_int_t)daemon->memory.limit_bytes));
@@ -253,9 +254,13 @@ static void on_marked(void *context, int code, const struct database_result *res
 static void mark(struct daemon *daemon, control_client client, const json_t *request, const struct marking *marking)
 {
     uint64_t key = requested_galaxy(daemon, client, request);
-    struct marking_request *pending = key ? malloc(sizeof *pending) : NULL;
-    if (!pending)
+    if (!key)
         return;
+    struct marking_request *pending = malloc(sizeof *pending);
+    if (!pending) {
+        control_refuse(daemon->control, client, PROTO_EXIT_REFUSED, "out of memory");
+        return;
+    }
     *pending = (struct marking_request){
         {daemon, client},
         marking, key

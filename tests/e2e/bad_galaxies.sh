@@ -75,7 +75,7 @@ cp "$folder/kept/"* "$images/"
 ctl a pause >/dev/null
 wait_until 30 status_is a '.cycle.step == "idle" and .worker.state == "idle"'
 postmaster=$(head -1 "$folder/a/postgres/data/postmaster.pid")
-worker=$(ctl a --json status | jq .worker.pid)
+worker=$(worker_of a)
 kill -STOP "$worker"
 import a "$folder/survey/more.csv"
 wait_until 30 status_is a '.worker.state == "busy" and .worker.job == "embed" and .galaxies.total == 182'

@@ -16,7 +16,7 @@ if mount -t tmpfs -o size=24m triage-test "$folder/a/models" 2>/dev/null; then
 else
     echo "a small file system cannot be mounted here: a file size limit stands for it"
     cause="File too large"
-    limit() { prlimit --pid "$(ctl a --json status | jq .worker.pid)" --fsize="$1:unlimited"; }
+    limit() { prlimit --pid "$(worker_of a)" --fsize="$1:unlimited"; }
     fill() { limit 100000; }
     empty() { limit unlimited; }
 fi

@@ -59,7 +59,7 @@ wait_until 30 gap # the lost message was missed, and mended
 agree "three cycles"
 
 platform a --seed 4
-kill -KILL "$(ctl a --json status | jq .worker.pid)"
+kill -KILL "$(worker_of a)"
 wait_until 60 status_is a '.worker.restarts == 1 and .worker.state != "down"'
 wait_until 60 cycles $(($(number) + 2))
 agree "the worker was killed"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What systemd is told: READY only when requests are answered, WATCHDOG while every part ticks and no longer when the worker
-# hangs, RELOADING and READY around a reload, STOPPING at the end.
+# What systemd is told: READY only when requests are answered, WATCHDOG while every part ticks, RELOADING and READY around a
+# reload, STOPPING at the end. A hanging worker is ended and replaced meanwhile.
 # shellcheck source=tests/support/daemon.sh
 source "$1/tests/support/daemon.sh" "$1" "$2"
 survey 40
@@ -32,6 +32,15 @@ kill -HUP "${daemon[a]}"
 wait_until 20 told RELOADING 1
 wait_until 20 told READY 1
 ready a
+wait_until 30 status_is a '.worker.state == "idle"'
+worker=$(worker_of a)
+restarts=$(ctl a --json status | jq .worker.restarts)
+kill -STOP "$worker" # it hangs: the next job makes no progress
+ctl a train now >/dev/null
+wait_until 30 status_is a ".worker.restarts == $((restarts + 1)) and .worker.state == \"idle\""
+gone "$worker" || fail "the hanging worker is still there"
+fed=$(grep -cx WATCHDOG "$folder/told")
+wait_until 20 told WATCHDOG $((fed + 2))
 stop a
 wait_until 10 told STOPPING 1
 [ "$(tail -1 "$folder/told")" = STOPPING ] || fail "the last word was $(tail -1 "$folder/told")"

@@ -79,7 +79,7 @@ kill -KILL "${daemon[a]}" # and after a kill, with the volunteers going on
 wait "${daemon[a]}" 2>/dev/null || true
 start a
 as_before
-kill -STOP "$(ctl a --json status | jq .worker.pid)"
+kill -STOP "$(worker_of a)"
 stops "the worker hangs"
 [ "$(sql a "SELECT 1" 2>/dev/null)" != 1 ] || fail "the database still answers"
 start a

@@ -131,7 +131,7 @@ says "the configuration in force stays: $folder/a.conf:"
 gives 0 ctl a --json status
 json '.queue_size == 15'
 restarts=$(jq .worker.restarts "$folder/out")
-kill -KILL "$(jq .worker.pid "$folder/out")" # a worker that starts again starts with what is in force
+kill -KILL "$(worker_of a)" # a worker that starts again starts with what is in force
 wait_until 30 status_is a ".worker.restarts > $restarts and .worker.state == \"idle\""
 sed -i '$d' "$folder/a.conf"
 sed -i 's/^side = 32/side = 64/' "$folder/a.conf" # of images and trunk: another pool altogether

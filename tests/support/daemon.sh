@@ -88,6 +88,13 @@ status_is() { # NAME JQ-CONDITION
     local now
     now=$(ctl "$1" --json status 2>/dev/null) && jq -e "$2" <<<"$now" >/dev/null
 }
+worker_of() { # NAME: the pid of its worker, once there is one; a signal to anything else would hit the whole machine
+    local pid
+    wait_until 30 status_is "$1" '.worker.pid > 1 and .worker.state != "down"'
+    pid=$(ctl "$1" --json status | jq -r .worker.pid)
+    [[ $pid =~ ^[1-9][0-9]+$ ]] || fail "the worker of $1 has no pid but '$pid'"
+    echo "$pid"
+}
 ready() { wait_until "${2:-60}" status_is "$1" .ready; }
 gone() { # PID: ended, even if nobody has asked for its exit code yet
     [ ! -e "/proc/$1/stat" ] || [[ $(cut -d' ' -f3 "/proc/$1/stat" 2>/dev/null) == Z* ]]

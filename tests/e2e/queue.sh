@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Places in the queue: one that nobody uses is given to another galaxy when its lease ends, also when no votes come; a galaxy
+# with enough classifications is retired, one vote before that it is not. Subscribers hear of both.
+# shellcheck source=tests/support/daemon.sh
+source "$1/tests/support/daemon.sh" "$1" "$2"
+survey 60
+configure a $'[queue]\nlease_s = 2'
+import a
+start a
+ready a
+queue() { ctl a --json queue; }
+full() { queue | jq -e '.length == 12' >/dev/null; }
+wait_until 60 full
+queue | jq -r '.entries[].leased_until_ms' | sort -u >"$folder/leases"
+now_ms=$(date +%s%3N)
+while read -r lease; do
+    [ "$lease" -gt $((now_ms - 1000)) ] && [ "$lease" -le $((now_ms + 2000)) ] || fail "a lease of 2 s ends at $lease, now is $now_ms"
+done <"$folder/leases"
+queue | jq -r '.entries[].id' | sort >"$folder/first"
+moved_on() { # every lease is a later one, and galaxies without one have come in
+    queue >"$folder/queue.json"
+    jq -e --argjson last "$(tail -1 "$folder/leases")" '.length == 12 and ([.entries[].leased_until_ms] | min) > $last' \
+        "$folder/queue.json" >/dev/null && ! diff -q "$folder/first" <(jq -r '.entries[].id' "$folder/queue.json" | sort) >/dev/null
+}
+wait_until 30 moved_on
+[ "$(sql a "SELECT count(*) FROM triage.cycle WHERE model > 0")" = 0 ] || fail "a model was trained without votes"
+stop a
+
+# Retirement by votes (retire_votes = 8), in a queue whose leases do not end.
+sed -i 's/^lease_s = 2/lease_s = 3600/' "$folder/a.conf"
+start a
+ready a
+wait_until 30 full
+id=$(queue | jq -r '.entries[0].id')
+vote() { # FROM TO: classifications of different people, all saying "smooth"
+    sql a "INSERT INTO triage.vote (classification, question, answer, id_str, voter)
+           SELECT n, 'smooth-or-featured', 'smooth', '$id', 'person-' || n FROM generate_series($1, $2) n"
+}
+seen() { status_is a ".votes.applied == $1 and .votes.waiting == 0 and .cycle.step == \"idle\""; }
+vote 1 7
+wait_until 30 seen 7
+ctl a --json why "$id" | jq -e '.root_votes == 7' >/dev/null || fail "not 7 classifications: $(ctl a --json why "$id")"
+status_is a '.galaxies.retired == 0' || fail "retired too early"
+vote 8 8
+wait_until 30 seen 8
+status_is a '.galaxies.retired == 1' || fail "not retired with 8 classifications"
+ctl a --json why "$id" | jq -e '.words | test("^not offered: retired with 8 classifications")' >/dev/null || fail "$(ctl a why "$id")"
+"$build/triage-sim" queue --publish "ipc://$folder/a.publish" --snapshot "ipc://$folder/a.snapshot" --json >"$folder/feed.json"
+jq -e --arg id "$id" '(.entries | length) == 12 and all(.entries[]; .id != $id)' "$folder/feed.json" >/dev/null ||
+    fail "a subscriber still has $id"
+[ "$(sql a "SELECT count(*) FROM triage.galaxy WHERE retired_at IS NOT NULL")" = 1 ] || fail "the database has other galaxies retired"
+stop a
+echo "places are given away when leases end, and when galaxies have their votes"
