@@ -105,6 +105,7 @@ static pid_t start_program(char *const arguments[], const char *folder, const ch
     for (int descriptor = 3; descriptor < 1024; descriptor++)
         close(descriptor);
     setenv("LC_ALL", "C.UTF-8", 1);
+    unsetenv("NOTIFY_SOCKET"); /* PostgreSQL would tell systemd that we are ready */
     if (chdir(folder) < 0)
         _exit(126);
     execvp(arguments[0], arguments);

@@ -23,10 +23,12 @@ while True:
 PYTHON
 pids+=($!)
 wait_until 10 test -S "$NOTIFY_SOCKET"
+chmod 0777 "$NOTIFY_SOCKET" # also the private PostgreSQL could write to it, and must not: it is ready before we are
 unset WATCHDOG_PID
 start a
 told() { [ "$(grep -cx "$1" "$folder/told")" -ge "$2" ]; }
-wait_until 60 told "READY 0" 1
+wait_until 60 grep -q "^READY" "$folder/told"
+grep -qx "READY 0" "$folder/told" || fail "told READY before requests are answered: $(head -1 "$folder/told")"
 wait_until 20 told WATCHDOG 3
 kill -HUP "${daemon[a]}"
 wait_until 20 told RELOADING 1
