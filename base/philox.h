@@ -4,7 +4,8 @@
  *
  * Domains (the last counter word) keep uses apart; each lists what its counter words hold:
  *   PHILOX_SCORE    key = seed, counter = {element / 4, pass, head, model << 4 | domain}
- *   PHILOX_TRAIN    key = seed, counter = {element / 4, galaxy key, step, head << 8 | domain}
+ *   PHILOX_TRAIN    key = seed, counter = {element / 4, galaxy key, step, head << 8 | domain}; layers of a net count
+ *                   as heads from PHILOX_LAYER on
  *   PHILOX_WEIGHTS  key = seed, counter = {element / 4, tensor index, 0, domain}
  *   PHILOX_SELECT   key = seed, counter = {galaxy key low, galaxy key high, cycle, domain}
  *   PHILOX_SHUFFLE  key = seed, counter = {element, head, step, domain}
@@ -19,6 +20,7 @@
 #include <stdint.h>
 
 enum philox_domain {
+    PHILOX_LAYER = 256, /* not a domain: see PHILOX_TRAIN */
     PHILOX_SCORE = 1,
     PHILOX_TRAIN,
     PHILOX_WEIGHTS,

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "cpu/heads.h"
 #include "cpu/net.h"
+#include "cpu/train.h"
 
 #include <stdlib.h>
 
@@ -47,6 +48,12 @@ static int calibrate(struct backend_context *context, const struct net *net, con
     return cpu_calibrate(context->workers, net, images, count, parameters);
 }
 
+static int open_training(struct backend_context *context, const struct net *net, size_t batch_limit,
+                         struct training **ret_training)
+{
+    return cpu_open_training(context->workers, net, batch_limit, ret_training);
+}
+
 static int head_fit(struct backend_context *context, const struct fit_request *request, struct head_set *heads,
                     struct fit_report *ret_report)
 {
@@ -68,6 +75,10 @@ const struct backend backend_cpu = {
     .free_plan = cpu_free_plan,
     .forward = cpu_forward,
     .calibrate = calibrate,
+    .open_training = open_training,
+    .close_training = cpu_close_training,
+    .train_forward = cpu_train_forward,
+    .train_backward = cpu_train_backward,
     .head_fit = head_fit,
     .head_score = head_score,
 };

@@ -16,7 +16,8 @@
 #include <stdint.h>
 
 struct backend_context; /* threads and scratch memory; one per process */
-struct plan;            /* a compiled net */
+struct plan;            /* a net compiled for inference */
+struct training;        /* a net compiled for training, with the activations of one batch */
 
 /* Asked between bounded blocks of work; non-zero cancels with ERROR_CANCELLED. May be NULL. */
 typedef int backend_stop(void *context);
@@ -42,6 +43,15 @@ struct score_request {
                                    for a dump */
     enum reducer reducer;
     float *output; /* [count] rows of what `reducer` says */
+};
+
+/* What one pass of training depends on besides images and parameters. */
+struct train_pass {
+    uint64_t seed;
+    uint32_t step;       /* of the optimiser; with seed and key it fixes every mask (PHILOX_TRAIN) */
+    const uint64_t *key; /* [count] galaxy keys; NULL = 0, 1, ... */
+    int live_norm;       /* batch norm: 1 = this batch's statistics, and the running ones follow them by
+                            net->momentum; 0 = frozen, the running ones are used */
 };
 
 struct backend {
@@ -72,6 +82,35 @@ struct backend {
      */
     int (*calibrate)(struct backend_context *context, const struct net *net, const float *images, size_t count,
                      float *parameters);
+
+    /*
+     * Compiles for training on up to `batch_limit` images at a time. Activations are kept for the backward pass: for
+     * EfficientNet-B0 at 224 pixels about 65 MB per image. Results are the same bits for the same number of threads,
+     * and the same within rounding for any.
+     */
+    int (*open_training)(struct backend_context *context, const struct net *net, size_t batch_limit,
+                         struct training **ret_training);
+    void (*close_training)(struct training *training); /* NULL is fine */
+
+    /*
+     * One pass in training mode: batch norm as `pass` says, stochastic depth on (Huang et al. 2016; a branch is dropped
+     * per image with the layer's `drop`, or scaled by 1 / (1 - drop)).
+     *   parameters  [net_parameter_count()], the running statistics are updated in place
+     *   images      as in forward; kept by the caller until train_backward() is done
+     *   outputs     [count][net outputs] OUTPUT
+     */
+    int (*train_forward)(struct training *training, float *parameters, const float *images, size_t count,
+                         const struct train_pass *pass, float *outputs);
+
+    /*
+     * Gradients of the last train_forward().
+     *   output_gradients  [count][net outputs]: d loss / d outputs
+     *   first_layer       index of the lowest layer wanted; gradients below stay zero and cost nothing. 0 = all
+     *   gradients         [net_parameter_count()] OUTPUT; zero for running statistics
+     *   image_gradients   [count][side][side][channels] OUTPUT, only with first_layer 0; NULL = not wanted
+     */
+    int (*train_backward)(struct training *training, const float *parameters, const float *output_gradients,
+                          int first_layer, float *gradients, float *image_gradients);
 
     /* Fits the heads in place; see head.h for the recipe. */
     int (*head_fit)(struct backend_context *context, const struct fit_request *request, struct head_set *heads,

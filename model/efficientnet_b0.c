@@ -71,6 +71,7 @@ void net_efficientnet_b0(int channels, int side, struct net *ret_net)
     net->outputs = 1280;
     net->padding = PADDING_SYMMETRIC;
     net->epsilon = 1e-5f;
+    net->momentum = 0.1f;
     add_conv(net, "", "conv_stem", channels, 32, 3, 2, 1);
     add_norm(net, "", "bn1", 32, 1);
     int in = 32;

@@ -34,6 +34,7 @@ struct layer {
     int kernel, stride, groups;
     int reduced; /* LAYER_SE: width of the bottleneck */
     int from;    /* LAYER_ADD: index of the layer whose output is added */
+    float drop;  /* LAYER_ADD: probability of stochastic depth in training; 0 = none */
 };
 
 #define NET_LAYERS_MAX 256
@@ -44,7 +45,8 @@ struct net {
     int side;     /* input height = width in pixels */
     int outputs;  /* embedding length */
     enum padding padding;
-    float epsilon; /* of batch norm */
+    float epsilon;  /* of batch norm */
+    float momentum; /* of its running statistics: share of the new batch (PyTorch's convention) */
     int layers;
     struct layer layer[NET_LAYERS_MAX];
 };

@@ -1,0 +1,852 @@
+/*
+ * A net in training: forward with everything kept that the backward pass reads, and backward. The table of layers becomes a
+ * list of stages on channels-last tensors, batch norm and swish together where they follow each other, so that the values
+ * between them are never stored. Each convolution runs as one part of the batch per worker thread; everything else in blocks
+ * whose size does not depend on the number of threads. Not for the optimiser, the loss or the images.
+ */
+#include "cpu/train.h"
+#include "base/error.h"
+#include "base/philox.h"
+#include "cpu/train_conv.h"
+#include "cpu/train_kernels.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BLOCK_ROWS 512 /* pixels of one task */
+
+enum stage_kind { STAGE_CONV, STAGE_NORM, STAGE_SWISH, STAGE_SE, STAGE_ADD, STAGE_POOL };
+
+struct stage {
+    enum stage_kind kind;
+    const struct layer *layer; /* the (first) layer */
+    int last;                  /* index of its last layer: whose output this is */
+    int swish;                 /* STAGE_NORM: swish included */
+    int in_side, out_side;
+    size_t in_floats, out_floats; /* per image */
+    size_t offset;                /* of its parameters */
+    int from;                     /* STAGE_ADD: the stage whose output is added */
+    float *output;                /* [batch_limit][out_floats] */
+    float *kept;                  /* STAGE_NORM: mean, inverse deviation, scale, shift, each [channels];
+                                     STAGE_SE: [batch_limit][2 in + reduced]: mean, gate, before the inner swish;
+                                     STAGE_ADD: [batch_limit] scale of the branch */
+    struct train_conv *conv[2];   /* STAGE_CONV: for parts of `part_images` and `part_images + 1` */
+};
+
+struct training {
+    struct workers *workers;
+    struct net net;
+    struct dnnl_engine *engine;
+    struct stage stage[NET_LAYERS_MAX];
+    int stages;
+    size_t batch_limit, count; /* count: images the convolutions are compiled for and the last forward pass had */
+    size_t part_images;        /* of the smaller parts */
+    int parts;                 /* of the batch, one per worker; the first count % parts have one image more */
+    struct train_conv_lane **lane;
+    float **lane_gradient; /* [parts] of the largest layer's parameters */
+    size_t largest_parameters, largest_floats;
+    float *gradient[2], *residual; /* [batch_limit][largest_floats] */
+    double *sums;                  /* [blocks][2][channels] */
+    size_t sums_count;
+    const float *images;
+    struct train_pass pass;
+    int status;
+};
+
+static void note_failure(struct training *training, int result)
+{
+    if (result)
+        __atomic_store_n(&training->status, result, __ATOMIC_RELAXED);
+}
+
+/* --- opening ------------------------------------------------------------------------------------------------------ */
+
+static size_t floats(int side, int channels)
+{
+    return (size_t)side * (size_t)side * (size_t)channels;
+}
+
+static int is_source(const struct net *net, int layer)
+{
+    for (int i = layer + 2; i < net->layers; i++)
+        if (net->layer[i].kind == LAYER_ADD && net->layer[i].from == layer)
+            return 1;
+    return 0;
+}
+
+static int stage_of_layer(const struct training *training, int layer)
+{
+    for (int i = 0; i < training->stages; i++)
+        if (training->stage[i].last == layer)
+            return i;
+    return -1;
+}
+
+static size_t kept_floats(const struct stage *stage, size_t batch_limit)
+{
+    size_t in = (size_t)stage->layer->in;
+    switch (stage->kind) {
+    case STAGE_NORM:
+        return 4 * in;
+    case STAGE_SE:
+        return batch_limit * (2 * in + (size_t)stage->layer->reduced);
+    case STAGE_ADD:
+        return batch_limit;
+    default:
+        return 0;
+    }
+}
+
+static enum stage_kind stage_kind_of(enum layer_kind kind)
+{
+    static const enum stage_kind kinds[] = {
+        [LAYER_CONV] = STAGE_CONV, [LAYER_BATCH_NORM] = STAGE_NORM, [LAYER_SWISH] = STAGE_SWISH,
+        [LAYER_SE] = STAGE_SE,     [LAYER_ADD] = STAGE_ADD,         [LAYER_POOL] = STAGE_POOL,
+    };
+    return kinds[kind];
+}
+
+static int add_stage(struct training *training, int *index, int *side, size_t *offset)
+{
+    const struct net *net = &training->net;
+    const struct layer *layer = &net->layer[*index];
+    struct stage *stage = &training->stage[training->stages];
+    int before, out_side = layer_output_side(net, layer, *side, &before);
+    *stage = (struct stage){.kind = stage_kind_of(layer->kind),
+                            .layer = layer,
+                            .in_side = *side,
+                            .out_side = out_side,
+                            .in_floats = floats(*side, layer->in),
+                            .out_floats = floats(out_side, layer->out),
+                            .offset = *offset,
+                            .from = layer->kind == LAYER_ADD ? stage_of_layer(training, layer->from) : -1};
+    *offset += layer_parameter_count(layer);
+    if (layer->kind == LAYER_BATCH_NORM && *index + 1 < net->layers && net->layer[*index + 1].kind == LAYER_SWISH &&
+        !is_source(net, *index)) {
+        stage->swish = 1;
+        ++*index;
+    }
+    stage->last = *index;
+    *side = out_side;
+    training->stages++;
+    size_t kept = kept_floats(stage, training->batch_limit);
+    stage->output = malloc(training->batch_limit * stage->out_floats * sizeof(float));
+    stage->kept = kept ? calloc(kept, sizeof(float)) : NULL;
+    if (!stage->output || (kept && !stage->kept))
+        return error_set(ERROR_SYSTEM, "out of memory for training on %zu images at a time: lower the batch",
+                         training->batch_limit);
+    return 0;
+}
+
+static int open_buffers(struct training *training)
+{
+    for (int i = 0; i < training->stages; i++) {
+        const struct stage *stage = &training->stage[i];
+        size_t most = stage->in_floats > stage->out_floats ? stage->in_floats : stage->out_floats;
+        size_t parameters = layer_parameter_count(stage->layer), in = (size_t)stage->layer->in;
+        size_t blocks = (training->batch_limit * stage->in_floats / in + BLOCK_ROWS - 1) / BLOCK_ROWS;
+        if (most > training->largest_floats)
+            training->largest_floats = most;
+        if (parameters > training->largest_parameters)
+            training->largest_parameters = parameters;
+        if (stage->kind == STAGE_NORM && blocks * 2 * in > training->sums_count)
+            training->sums_count = blocks * 2 * in;
+    }
+    size_t gradient = training->batch_limit * training->largest_floats;
+    training->gradient[0] = malloc(gradient * sizeof(float));
+    training->gradient[1] = malloc(gradient * sizeof(float));
+    training->residual = malloc(gradient * sizeof(float));
+    training->sums = malloc((training->sums_count + 1) * sizeof(double));
+    training->lane = calloc((size_t)training->parts, sizeof *training->lane);
+    training->lane_gradient = calloc((size_t)training->parts, sizeof *training->lane_gradient);
+    int failed = !training->gradient[0] || !training->gradient[1] || !training->residual || !training->sums ||
+                 !training->lane || !training->lane_gradient;
+    for (int i = 0; i < training->parts && !failed; i++) {
+        training->lane_gradient[i] = malloc((training->largest_parameters + 1) * sizeof(float));
+        failed = !training->lane_gradient[i];
+    }
+    return failed ? error_set(ERROR_SYSTEM, "out of memory for training on %zu images at a time: lower the batch",
+                              training->batch_limit)
+                  : 0;
+}
+
+int cpu_open_training(struct workers *workers, const struct net *net, size_t batch_limit,
+                      struct training **ret_training)
+{
+    for (int i = 0; i < net->layers; i++)
+        if (net->layer[i].in > TRAIN_CHANNELS_MAX || net->layer[i].out > TRAIN_CHANNELS_MAX)
+            return error_set(ERROR_LIMIT, "layer %s of %s is wider than %d channels", net->layer[i].name, net->name,
+                             TRAIN_CHANNELS_MAX);
+    struct training *training = calloc(1, sizeof *training);
+    if (!training)
+        return error_set(ERROR_SYSTEM, "out of memory for training");
+    training->workers = workers;
+    training->net = *net;
+    training->batch_limit = batch_limit ? batch_limit : 1;
+    training->parts = workers_count(workers);
+    size_t offset = 0;
+    int side = net->side, result = train_conv_engine_open(&training->engine);
+    for (int i = 0; i < net->layers && !result; i++)
+        result = add_stage(training, &i, &side, &offset);
+    if (!result)
+        result = open_buffers(training);
+    if (result)
+        cpu_close_training(training);
+    else
+        *ret_training = training;
+    return result;
+}
+
+static void close_convolutions(struct training *training)
+{
+    for (int i = 0; i < training->stages; i++)
+        for (int s = 0; s < 2; s++) {
+            train_conv_close(training->stage[i].conv[s]);
+            training->stage[i].conv[s] = NULL;
+        }
+    for (int i = 0; training->lane && i < training->parts; i++) {
+        train_conv_lane_close(training->lane[i]);
+        training->lane[i] = NULL;
+    }
+    training->count = 0;
+}
+
+void cpu_close_training(struct training *training)
+{
+    if (!training)
+        return;
+    close_convolutions(training);
+    for (int i = 0; i < training->stages; i++) {
+        free(training->stage[i].output);
+        free(training->stage[i].kept);
+    }
+    for (int i = 0; training->lane_gradient && i < training->parts; i++)
+        free(training->lane_gradient[i]);
+    free(training->lane_gradient);
+    free(training->lane);
+    free(training->gradient[0]);
+    free(training->gradient[1]);
+    free(training->residual);
+    free(training->sums);
+    train_conv_engine_close(training->engine);
+    free(training);
+}
+
+/* --- parts of the batch ------------------------------------------------------------------------------------------- */
+
+/* oneDNN fixes the number of images when it compiles; parts differ by one image at most. */
+static int compile_convolutions(struct training *training, size_t count)
+{
+    size_t scratch = 0;
+    int result = 0, parts = training->parts;
+    if (count == training->count)
+        return 0;
+    close_convolutions(training);
+    training->part_images = count / (size_t)parts;
+    int longer = (int)(count % (size_t)parts);
+    for (int i = 0; i < training->stages; i++) {
+        struct stage *stage = &training->stage[i];
+        for (int s = 0; s < 2 && stage->kind == STAGE_CONV && !result; s++) {
+            if ((s == 0 && (!training->part_images || longer == parts)) || (s == 1 && !longer))
+                continue;
+            result = train_conv_open(training->engine, &training->net, stage->layer, stage->in_side,
+                                     training->part_images + (size_t)s, &stage->conv[s]);
+            size_t bytes = result ? 0 : train_conv_scratch_bytes(stage->conv[s]);
+            scratch = bytes > scratch ? bytes : scratch;
+        }
+    }
+    for (int i = 0; i < parts && !result; i++)
+        result = train_conv_lane_open(training->engine, scratch, &training->lane[i]);
+    training->count = result ? 0 : count;
+    return result;
+}
+
+static size_t part_size(const struct training *training, long part)
+{
+    return training->part_images + ((size_t)part < training->count % (size_t)training->parts);
+}
+
+static size_t part_start(const struct training *training, long part)
+{
+    size_t longer = training->count % (size_t)training->parts, index = (size_t)part;
+    return index * training->part_images + (index < longer ? index : longer);
+}
+
+/* What a task works on: a stage, and the tensors around it. */
+struct work {
+    struct training *training;
+    struct stage *stage;
+    const float *parameters;     /* of the stage */
+    const float *input;          /* [count][in_floats] */
+    float *gradient, *to;        /* of the output; where the input's goes */
+    float *parameter_gradient;   /* of the stage */
+    const float *factor, *terms; /* normalise_back_apply: a and b */
+};
+
+static void for_each(const struct work *work, workers_task *task, size_t items)
+{
+    workers_run(work->training->workers, task, (void *)(uintptr_t)work, (long)items);
+}
+
+/* --- convolution -------------------------------------------------------------------------------------------------- */
+
+static void conv_forward_part(void *context, long part, int worker)
+{
+    const struct work *work = context;
+    struct training *training = work->training;
+    const struct stage *stage = work->stage;
+    size_t images = part_size(training, part), start = part_start(training, part);
+    (void)worker;
+    if (images)
+        note_failure(training, train_conv_forward(stage->conv[images - training->part_images], training->lane[part],
+                                                  work->input + start * stage->in_floats,
+                                                  stage->output + start * stage->out_floats));
+}
+
+static int conv_forward(const struct work *work)
+{
+    for (int s = 0; s < 2; s++) {
+        int result = work->stage->conv[s]
+                         ? train_conv_place(work->stage->conv[s], work->parameters, work->training->lane[0])
+                         : 0;
+        if (result)
+            return result;
+    }
+    for_each(work, conv_forward_part, (size_t)work->training->parts);
+    return 0;
+}
+
+/* oneDNN has no kernel for the weights of 5 x 5 depthwise convolutions (kw <= 3 in every version), and is slower than the
+ * plain loop for 3 x 3: 40 and 8 times on nets like B0's, docs/measurements.md. */
+static int has_own_weights_kernel(const struct layer *layer)
+{
+    return layer->groups > 1 && layer->groups == layer->in && layer->in == layer->out;
+}
+
+static void depthwise_weights(const struct work *work, long part)
+{
+    struct training *training = work->training;
+    const struct stage *stage = work->stage;
+    const struct layer *layer = stage->layer;
+    int before;
+    size_t start = part_start(training, part);
+    layer_output_side(&training->net, layer, stage->in_side, &before);
+    struct depthwise shape = {.images = (int)part_size(training, part),
+                              .side = stage->in_side,
+                              .out_side = stage->out_side,
+                              .channels = layer->out,
+                              .kernel = layer->kernel,
+                              .stride = layer->stride,
+                              .before = before};
+    train_kernels()->depthwise_weights(&shape, work->input + start * stage->in_floats,
+                                       work->gradient + start * stage->out_floats, training->lane_gradient[part]);
+}
+
+static void conv_weights_part(void *context, long part, int worker)
+{
+    const struct work *work = context;
+    struct training *training = work->training;
+    const struct stage *stage = work->stage;
+    size_t images = part_size(training, part), start = part_start(training, part);
+    (void)worker;
+    if (!images)
+        memset(training->lane_gradient[part], 0, layer_parameter_count(stage->layer) * sizeof(float));
+    else if (has_own_weights_kernel(stage->layer))
+        depthwise_weights(work, part);
+    else
+        note_failure(training, train_conv_backward_weights(stage->conv[images - training->part_images],
+                                                           training->lane[part], work->input + start * stage->in_floats,
+                                                           work->gradient + start * stage->out_floats,
+                                                           training->lane_gradient[part]));
+}
+
+static void conv_input_part(void *context, long part, int worker)
+{
+    const struct work *work = context;
+    struct training *training = work->training;
+    const struct stage *stage = work->stage;
+    size_t images = part_size(training, part), start = part_start(training, part);
+    (void)worker;
+    if (images)
+        note_failure(training, train_conv_backward(stage->conv[images - training->part_images], training->lane[part],
+                                                   work->gradient + start * stage->out_floats,
+                                                   work->to + start * stage->in_floats));
+}
+
+/* The parts' weight gradients, added in order; depthwise ones are turned from [taps][channels]. */
+static void add_parts(const struct work *work)
+{
+    const struct layer *layer = work->stage->layer;
+    size_t count = layer_parameter_count(layer), channels = (size_t)layer->out, taps = count / channels;
+    memset(work->parameter_gradient, 0, count * sizeof(float));
+    for (int part = 0; part < work->training->parts; part++) {
+        const float *from = work->training->lane_gradient[part];
+        if (!has_own_weights_kernel(layer) || !part_size(work->training, part))
+            for (size_t i = 0; i < count; i++)
+                work->parameter_gradient[i] += from[i];
+        else
+            for (size_t c = 0; c < channels; c++)
+                for (size_t t = 0; t < taps; t++)
+                    work->parameter_gradient[c * taps + t] += from[t * channels + c];
+    }
+}
+
+static void conv_backward(const struct work *work)
+{
+    for_each(work, conv_weights_part, (size_t)work->training->parts);
+    add_parts(work);
+    if (work->to)
+        for_each(work, conv_input_part, (size_t)work->training->parts);
+}
+
+/* --- batch norm --------------------------------------------------------------------------------------------------- */
+
+struct norm {
+    size_t channels, rows, blocks;
+    float *mean, *inverse, *scale, *shift;
+};
+
+static struct norm norm_of(const struct work *work)
+{
+    size_t channels = (size_t)work->stage->layer->in;
+    size_t rows = work->training->count * work->stage->in_floats / channels;
+    float *kept = work->stage->kept;
+    return (struct norm){
+        channels,           rows, (rows + BLOCK_ROWS - 1) / BLOCK_ROWS, kept, kept + channels, kept + 2 * channels,
+        kept + 3 * channels};
+}
+
+static size_t block_rows(const struct norm *norm, long block)
+{
+    size_t first = (size_t)block * BLOCK_ROWS;
+    return norm->rows - first < BLOCK_ROWS ? norm->rows - first : BLOCK_ROWS;
+}
+
+static void norm_moments_block(void *context, long block, int worker)
+{
+    const struct work *work = context;
+    struct norm norm = norm_of(work);
+    double *sums = work->training->sums + (size_t)block * 2 * norm.channels;
+    (void)worker;
+    memset(sums, 0, 2 * norm.channels * sizeof *sums);
+    train_kernels()->moments(work->input + (size_t)block * BLOCK_ROWS * norm.channels, work->input,
+                             block_rows(&norm, block), norm.channels, sums);
+}
+
+static void norm_forward_block(void *context, long block, int worker)
+{
+    const struct work *work = context;
+    struct norm norm = norm_of(work);
+    size_t first = (size_t)block * BLOCK_ROWS * norm.channels;
+    (void)worker;
+    train_kernels()->normalise(work->input + first, norm.scale, norm.shift, block_rows(&norm, block), norm.channels,
+                               work->stage->swish, work->stage->output + first);
+}
+
+/* Sums of the blocks, in order. */
+static void sum_blocks(const struct work *work, const struct norm *norm, size_t c, double ret_sum[2])
+{
+    ret_sum[0] = ret_sum[1] = 0;
+    for (size_t b = 0; b < norm->blocks; b++)
+        for (int i = 0; i < 2; i++)
+            ret_sum[i] += work->training->sums[(b * 2 + (size_t)i) * norm->channels + c];
+}
+
+/* Statistics of the batch (the pivot is its first pixel), or the running ones; running: unbiased, as in PyTorch. */
+static void take_statistics(const struct work *work, float *parameters)
+{
+    struct norm norm = norm_of(work);
+    const struct net *net = &work->training->net;
+    float *running_mean = parameters + 2 * norm.channels, *running_variance = parameters + 3 * norm.channels;
+    for (size_t c = 0; c < norm.channels; c++) {
+        double mean = (double)running_mean[c], variance = (double)running_variance[c];
+        if (work->training->pass.live_norm) {
+            double sum[2], n = (double)norm.rows;
+            sum_blocks(work, &norm, c, sum);
+            variance = fmax(0, sum[1] / n - sum[0] / n * (sum[0] / n));
+            mean = (double)work->input[c] + sum[0] / n;
+            double keep = 1 - (double)net->momentum, unbiased = norm.rows > 1 ? variance * n / (n - 1) : variance;
+            running_mean[c] = (float)(keep * (double)running_mean[c] + (double)net->momentum * mean);
+            running_variance[c] = (float)(keep * (double)running_variance[c] + (double)net->momentum * unbiased);
+        }
+        double inverse = 1 / sqrt(variance + (double)net->epsilon), scale = (double)parameters[c] * inverse;
+        norm.mean[c] = (float)mean;
+        norm.inverse[c] = (float)inverse;
+        norm.scale[c] = (float)scale;
+        norm.shift[c] = (float)((double)parameters[norm.channels + c] - mean * scale);
+    }
+}
+
+static void norm_forward(const struct work *work, float *parameters)
+{
+    struct norm norm = norm_of(work);
+    if (work->training->pass.live_norm)
+        for_each(work, norm_moments_block, norm.blocks);
+    take_statistics(work, parameters);
+    for_each(work, norm_forward_block, norm.blocks);
+}
+
+static struct norm_back norm_block(const struct work *work, const struct norm *norm, long block)
+{
+    size_t first = (size_t)block * BLOCK_ROWS * norm->channels;
+    return (struct norm_back){.x = work->input + first,
+                              .mean = norm->mean,
+                              .scale = norm->scale,
+                              .shift = norm->shift,
+                              .rows = block_rows(norm, block),
+                              .channels = norm->channels,
+                              .swish = work->stage->swish,
+                              .gradient = work->gradient + first,
+                              .sums = work->training->sums + (size_t)block * 2 * norm->channels};
+}
+
+static void norm_back_block(void *context, long block, int worker)
+{
+    const struct work *work = context;
+    struct norm norm = norm_of(work);
+    struct norm_back back = norm_block(work, &norm, block);
+    (void)worker;
+    memset(back.sums, 0, 2 * norm.channels * sizeof *back.sums);
+    train_kernels()->normalise_back(&back);
+}
+
+static void norm_apply_block(void *context, long block, int worker)
+{
+    const struct work *work = context;
+    struct norm norm = norm_of(work);
+    struct norm_back back = norm_block(work, &norm, block);
+    (void)worker;
+    train_kernels()->normalise_back_apply(&back, work->factor, work->terms);
+}
+
+/* Ioffe & Szegedy 2015 (arXiv 1502.03167), section 3; frozen statistics are constants. In place. */
+static void norm_backward(const struct work *work)
+{
+    struct norm norm = norm_of(work);
+    float a[TRAIN_CHANNELS_MAX], b[TRAIN_CHANNELS_MAX];
+    for_each(work, norm_back_block, norm.blocks);
+    for (size_t c = 0; c < norm.channels; c++) {
+        double sum[2], inverse = (double)norm.inverse[c], n = (double)norm.rows;
+        sum_blocks(work, &norm, c, sum);
+        work->parameter_gradient[c] = (float)(sum[1] * inverse);
+        work->parameter_gradient[norm.channels + c] = (float)sum[0];
+        a[c] = work->training->pass.live_norm ? (float)(sum[0] / n) : 0;
+        b[c] = work->training->pass.live_norm ? (float)(sum[1] / n * inverse * inverse) : 0;
+    }
+    memset(work->parameter_gradient + 2 * norm.channels, 0, 2 * norm.channels * sizeof(float));
+    struct work apply = *work;
+    apply.factor = a;
+    apply.terms = b;
+    if (work->to)
+        for_each(&apply, norm_apply_block, norm.blocks);
+}
+
+/* --- squeeze and excitation --------------------------------------------------------------------------------------- */
+
+struct se {
+    size_t in, reduced, pixels;
+    const float *reduce, *reduce_bias, *expand, *expand_bias;
+};
+
+static struct se se_of(const struct work *work)
+{
+    const struct layer *layer = work->stage->layer;
+    size_t in = (size_t)layer->in, reduced = (size_t)layer->reduced;
+    const float *reduce = work->parameters, *expand = reduce + in * reduced + reduced;
+    return (struct se){
+        in, reduced, floats(work->stage->in_side, 1), reduce, reduce + in * reduced, expand, expand + in * reduced};
+}
+
+static float sigmoid(float x)
+{
+    return 1.0f / (1.0f + expf(-x));
+}
+
+static void se_forward_image(void *context, long image, int worker)
+{
+    const struct work *work = context;
+    const struct stage *stage = work->stage;
+    struct se se = se_of(work);
+    const float *input = work->input + (size_t)image * stage->in_floats;
+    float *mean = stage->kept + (size_t)image * (2 * se.in + se.reduced), *gate = mean + se.in, *inner = gate + se.in;
+    (void)worker;
+    memset(mean, 0, se.in * sizeof *mean);
+    train_kernels()->channel_sums(input, NULL, se.pixels, se.in, mean);
+    for (size_t c = 0; c < se.in; c++)
+        mean[c] /= (float)se.pixels;
+    for (size_t r = 0; r < se.reduced; r++) {
+        float sum = se.reduce_bias[r];
+        for (size_t c = 0; c < se.in; c++)
+            sum += se.reduce[r * se.in + c] * mean[c];
+        inner[r] = sum;
+    }
+    for (size_t c = 0; c < se.in; c++) {
+        float sum = se.expand_bias[c];
+        for (size_t r = 0; r < se.reduced; r++)
+            sum += se.expand[c * se.reduced + r] * inner[r] * sigmoid(inner[r]);
+        gate[c] = sigmoid(sum);
+    }
+    train_kernels()->scale_channels(input, gate, NULL, se.pixels, se.in,
+                                    stage->output + (size_t)image * stage->out_floats);
+}
+
+/* Back through the two small layers: `opened` holds d loss / d gate and becomes d loss / d mean; adds to `gradient`. */
+static void se_inner_backward(const struct se *se, const float *kept, float *opened, float *gradient)
+{
+    const float *mean = kept, *gate = mean + se->in, *inner = gate + se->in;
+    float *reduce = gradient, *reduce_bias = reduce + se->in * se->reduced, *expand = reduce_bias + se->reduced;
+    float *expand_bias = expand + se->in * se->reduced;
+    for (size_t c = 0; c < se->in; c++)
+        opened[c] *= gate[c] * (1 - gate[c]);
+    for (size_t c = 0; c < se->in; c++)
+        expand_bias[c] += opened[c];
+    float narrow[TRAIN_CHANNELS_MAX];
+    for (size_t r = 0; r < se->reduced; r++) {
+        float s = sigmoid(inner[r]), active = inner[r] * s, sum = 0;
+        for (size_t c = 0; c < se->in; c++) {
+            expand[c * se->reduced + r] += opened[c] * active;
+            sum += opened[c] * se->expand[c * se->reduced + r];
+        }
+        narrow[r] = sum * (s + inner[r] * s * (1 - s));
+        reduce_bias[r] += narrow[r];
+    }
+    memset(opened, 0, se->in * sizeof *opened);
+    for (size_t r = 0; r < se->reduced; r++)
+        for (size_t c = 0; c < se->in; c++) {
+            reduce[r * se->in + c] += narrow[r] * mean[c];
+            opened[c] += narrow[r] * se->reduce[r * se->in + c];
+        }
+}
+
+static void se_backward_part(void *context, long part, int worker)
+{
+    const struct work *work = context;
+    struct training *training = work->training;
+    const struct stage *stage = work->stage;
+    struct se se = se_of(work);
+    float *gradient = training->lane_gradient[part], opened[TRAIN_CHANNELS_MAX];
+    (void)worker;
+    memset(gradient, 0, layer_parameter_count(stage->layer) * sizeof *gradient);
+    for (size_t n = 0; n < part_size(training, part); n++) {
+        size_t image = part_start(training, part) + n;
+        const float *kept = stage->kept + image * (2 * se.in + se.reduced);
+        float *flow = work->gradient + image * stage->out_floats;
+        memset(opened, 0, se.in * sizeof *opened);
+        train_kernels()->channel_sums(flow, work->input + image * stage->in_floats, se.pixels, se.in, opened);
+        se_inner_backward(&se, kept, opened, gradient);
+        for (size_t c = 0; c < se.in; c++)
+            opened[c] /= (float)se.pixels;
+        train_kernels()->scale_channels(flow, kept + se.in, opened, se.pixels, se.in, flow);
+    }
+}
+
+/* --- the rest ----------------------------------------------------------------------------------------------------- */
+
+static void swish_image(void *context, long image, int worker)
+{
+    const struct work *work = context;
+    size_t at = (size_t)image * work->stage->in_floats;
+    (void)worker;
+    if (work->gradient)
+        train_kernels()->swish_back(work->input + at, work->stage->in_floats, work->gradient + at);
+    else
+        train_kernels()->swish(work->input + at, work->stage->in_floats, work->stage->output + at);
+}
+
+/* Stochastic depth: 0 or 1 / (1 - drop) for this image's branch. */
+static float branch_scale(const struct work *work, size_t image)
+{
+    const struct train_pass *pass = &work->training->pass;
+    uint32_t layer = (uint32_t)(work->stage->last + PHILOX_LAYER);
+    uint64_t key = pass->key ? pass->key[image] : image;
+    float drop = work->stage->layer->drop;
+    if (drop <= 0)
+        return 1;
+    struct philox random = philox(pass->seed, 0, (uint32_t)key, pass->step, layer << 8 | PHILOX_TRAIN);
+    return philox_uniform(random.word[0]) < drop ? 0 : 1 / (1 - drop);
+}
+
+static void add_image(void *context, long image, int worker)
+{
+    const struct work *work = context;
+    const struct stage *stage = work->stage;
+    size_t at = (size_t)image * stage->out_floats;
+    const float *branch = work->input + at, *straight = work->training->stage[stage->from].output + at;
+    float scale = stage->kept[image] = branch_scale(work, (size_t)image), *output = stage->output + at;
+    (void)worker;
+    for (size_t i = 0; i < stage->out_floats; i++)
+        output[i] = straight[i] + scale * branch[i];
+}
+
+/* The sum's gradient goes both ways: kept for the stage it started from, scaled for the branch. */
+static void add_back_image(void *context, long image, int worker)
+{
+    const struct work *work = context;
+    const struct stage *stage = work->stage;
+    size_t at = (size_t)image * stage->out_floats;
+    float *gradient = work->gradient + at, *residual = work->training->residual + at, scale = stage->kept[image];
+    (void)worker;
+    memcpy(residual, gradient, stage->out_floats * sizeof *residual);
+    for (size_t i = 0; i < stage->out_floats && scale != 1; i++)
+        gradient[i] *= scale;
+}
+
+static void join_image(void *context, long image, int worker)
+{
+    const struct work *work = context;
+    size_t at = (size_t)image * work->stage->out_floats;
+    (void)worker;
+    for (size_t i = 0; i < work->stage->out_floats; i++)
+        work->gradient[at + i] += work->training->residual[at + i];
+}
+
+static void pool_image(void *context, long image, int worker)
+{
+    const struct work *work = context;
+    const struct stage *stage = work->stage;
+    size_t channels = (size_t)stage->layer->in, pixels = stage->in_floats / channels;
+    float *mean = stage->output + (size_t)image * channels;
+    (void)worker;
+    memset(mean, 0, channels * sizeof *mean);
+    train_kernels()->channel_sums(work->input + (size_t)image * stage->in_floats, NULL, pixels, channels, mean);
+    for (size_t c = 0; c < channels; c++)
+        mean[c] /= (float)pixels;
+}
+
+static void pool_back_image(void *context, long image, int worker)
+{
+    const struct work *work = context;
+    const struct stage *stage = work->stage;
+    size_t channels = (size_t)stage->layer->in, pixels = stage->in_floats / channels;
+    const float *gradient = work->gradient + (size_t)image * channels;
+    float *to = work->to + (size_t)image * stage->in_floats;
+    (void)worker;
+    for (size_t p = 0; p < pixels; p++)
+        for (size_t c = 0; c < channels; c++)
+            to[p * channels + c] = gradient[c] / (float)pixels;
+}
+
+/* --- the passes --------------------------------------------------------------------------------------------------- */
+
+static const float *input_of(const struct training *training, int stage)
+{
+    return stage ? training->stage[stage - 1].output : training->images;
+}
+
+static int stage_forward(struct training *training, int index, float *parameters)
+{
+    struct stage *stage = &training->stage[index];
+    struct work work = {.training = training,
+                        .stage = stage,
+                        .parameters = parameters + stage->offset,
+                        .input = input_of(training, index)};
+    switch (stage->kind) {
+    case STAGE_CONV:
+        return conv_forward(&work);
+    case STAGE_NORM:
+        norm_forward(&work, parameters + stage->offset);
+        break;
+    case STAGE_SWISH:
+        for_each(&work, swish_image, training->count);
+        break;
+    case STAGE_SE:
+        for_each(&work, se_forward_image, training->count);
+        break;
+    case STAGE_ADD:
+        for_each(&work, add_image, training->count);
+        break;
+    case STAGE_POOL:
+        for_each(&work, pool_image, training->count);
+        break;
+    }
+    return 0;
+}
+
+int cpu_train_forward(struct training *training, float *parameters, const float *images, size_t count,
+                      const struct train_pass *pass, float *outputs)
+{
+    if (count < 1 || count > training->batch_limit)
+        return error_set(ERROR_INPUT, "a batch of %zu images: between 1 and %zu fit", count, training->batch_limit);
+    int result = compile_convolutions(training, count);
+    training->images = images;
+    training->pass = *pass;
+    training->status = 0;
+    for (int i = 0; i < training->stages && !result; i++)
+        result = stage_forward(training, i, parameters);
+    const struct stage *last = &training->stage[training->stages - 1];
+    if (!result && training->status)
+        result = error_set(ERROR_SYSTEM, "oneDNN failed while training %s", training->net.name);
+    if (!result)
+        memcpy(outputs, last->output, count * last->out_floats * sizeof(float));
+    return result;
+}
+
+/* Leaves the gradient of the stage's input in work->to. */
+static void stage_backward(const struct work *work)
+{
+    struct training *training = work->training;
+    switch (work->stage->kind) {
+    case STAGE_CONV:
+        conv_backward(work);
+        break;
+    case STAGE_POOL:
+        if (work->to)
+            for_each(work, pool_back_image, training->count);
+        break;
+    case STAGE_NORM:
+        norm_backward(work);
+        break;
+    case STAGE_SWISH:
+        for_each(work, swish_image, training->count);
+        break;
+    case STAGE_SE:
+        for_each(work, se_backward_part, (size_t)training->parts);
+        add_parts(work);
+        break;
+    case STAGE_ADD:
+        for_each(work, add_back_image, training->count);
+        break;
+    }
+}
+
+static int works_in_place(enum stage_kind kind)
+{
+    return kind != STAGE_CONV && kind != STAGE_POOL;
+}
+
+/* The stage whose output a later addition reads, while that addition's gradient waits for it; -1: none. */
+static int waiting_for(const struct training *training, int waiting, int stage)
+{
+    return training->stage[stage].kind == STAGE_ADD ? training->stage[stage].from : waiting == stage ? -1 : waiting;
+}
+
+int cpu_train_backward(struct training *training, const float *parameters, const float *output_gradients,
+                       int first_layer, float *gradients, float *image_gradients)
+{
+    int at = 0, waiting = -1, last = training->stages - 1;
+    size_t count = training->count;
+    training->status = 0;
+    memset(gradients, 0, net_parameter_count(&training->net) * sizeof *gradients);
+    memcpy(training->gradient[0], output_gradients, count * training->stage[last].out_floats * sizeof(float));
+    for (int i = last; i >= 0 && training->stage[i].last >= first_layer; i--) {
+        struct stage *stage = &training->stage[i];
+        int is_lowest = i == 0 ? !image_gradients : training->stage[i - 1].last < first_layer;
+        struct work work = {.training = training,
+                            .stage = stage,
+                            .parameters = parameters + stage->offset,
+                            .input = input_of(training, i),
+                            .gradient = training->gradient[at],
+                            .to = is_lowest ? NULL : training->gradient[!at],
+                            .parameter_gradient = gradients + stage->offset};
+        if (waiting == i)
+            for_each(&work, join_image, count);
+        waiting = waiting_for(training, waiting, i);
+        stage_backward(&work);
+        if (!works_in_place(stage->kind))
+            at = !at;
+    }
+    if (image_gradients && first_layer <= 0)
+        memcpy(image_gradients, training->gradient[at], count * training->stage[0].in_floats * sizeof(float));
+    return training->status ? error_set(ERROR_SYSTEM, "oneDNN failed while training %s", training->net.name) : 0;
+}

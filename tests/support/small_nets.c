@@ -1,0 +1,136 @@
+/* See small_nets.h. */
+#include "tests/support/small_nets.h"
+#include "base/philox.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+float uniform(uint32_t stream, size_t element)
+{
+    return philox_uniform(philox(NETS_SEED, (uint32_t)element, stream, 0, 0).word[0]);
+}
+
+float *random_images(const struct net *net, size_t count, uint32_t stream)
+{
+    size_t floats = count * (size_t)net->side * (size_t)net->side * (size_t)net->channels;
+    float *images = malloc(floats * sizeof *images);
+    for (size_t i = 0; i < floats; i++)
+        images[i] = uniform(stream, i);
+    return images;
+}
+
+/* Random weights, and batch norms and biases that differ from channel to channel. */
+float *random_parameters(const struct net *net)
+{
+    float *parameters = malloc((net_parameter_count(net) + 1) * sizeof *parameters);
+    struct net_tensor *tensor = calloc(4 * NET_LAYERS_MAX, sizeof *tensor);
+    int tensors = net_tensors(net, tensor, 4 * NET_LAYERS_MAX);
+    net_random_parameters(net, NETS_SEED, parameters);
+    for (int t = 0; t < tensors; t++) {
+        const char *last = strrchr(tensor[t].name, '.');
+        for (size_t i = 0; i < tensor[t].count && tensor[t].rank == 1; i++) {
+            float value = uniform(1000 + (uint32_t)t, i);
+            int spread = strcmp(last, ".weight") == 0 || strcmp(last, ".running_var") == 0;
+            parameters[tensor[t].offset + i] = spread ? 0.5f + value : value - 0.5f;
+        }
+    }
+    free(tensor);
+    return parameters;
+}
+
+size_t output_floats(const struct net *net)
+{
+    int side = net->side, before;
+    for (int i = 0; i < net->layers; i++)
+        side = layer_output_side(net, &net->layer[i], side, &before);
+    return (size_t)side * (size_t)side * (size_t)net->layer[net->layers - 1].out;
+}
+
+/* Largest error over largest value; infinite where anything is not finite. */
+double relative_error(const float *have, const float *want, size_t count)
+{
+    double error = 0, largest = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (!isfinite(have[i]) || !isfinite(want[i]))
+            return INFINITY;
+        error = fmax(error, fabs((double)have[i] - (double)want[i]));
+        largest = fmax(largest, fabs((double)want[i]));
+    }
+    return largest > 0 ? error / largest : INFINITY; /* an oracle of zeros would prove nothing */
+}
+
+struct layer *add_layer(struct net *net, enum layer_kind kind, int in, int out)
+{
+    struct layer *layer = &net->layer[net->layers];
+    *layer = (struct layer){.kind = kind, .in = in, .out = out, .kernel = 1, .stride = 1, .groups = 1};
+    snprintf(layer->name, sizeof layer->name, "layer%d", net->layers++);
+    return layer;
+}
+
+void add_conv(struct net *net, int in, int out, int kernel, int stride, int groups)
+{
+    struct layer *layer = add_layer(net, LAYER_CONV, in, out);
+    layer->kernel = kernel;
+    layer->stride = stride;
+    layer->groups = groups;
+}
+
+void begin_net(struct net *net, const char *name, int channels, int side, enum padding padding)
+{
+    memset(net, 0, sizeof *net);
+    snprintf(net->name, sizeof net->name, "%s", name);
+    net->channels = channels;
+    net->side = side;
+    net->padding = padding;
+    net->epsilon = 1e-3f;
+    net->momentum = 0.1f;
+}
+
+/* Convolution, then optionally norm and swish, so that every way of folding appears. */
+static void add_unit(struct net *net, int in, int out, int kernel, int stride, int groups, int norm, int swish)
+{
+    add_conv(net, in, out, kernel, stride, groups);
+    if (norm)
+        add_layer(net, LAYER_BATCH_NORM, out, out);
+    if (swish)
+        add_layer(net, LAYER_SWISH, out, out);
+}
+
+static void add_residual(struct net *net, int channels, int kernel)
+{
+    int start = net->layers - 1;
+    add_unit(net, channels, 3 * channels, 1, 1, 1, 1, 1);
+    add_unit(net, 3 * channels, 3 * channels, kernel, 1, 3 * channels, 1, 1);
+    add_layer(net, LAYER_SE, 3 * channels, 3 * channels)->reduced = 2;
+    add_unit(net, 3 * channels, channels, 1, 1, 1, 1, 0);
+    add_layer(net, LAYER_ADD, channels, channels)->from = start;
+}
+
+/* Stem, two residuals in a row (the first one's sum opens the second), narrowing, one more, top. */
+void small_net(struct net *net, int channels, int side, enum padding padding)
+{
+    begin_net(net, "small", channels, side, padding);
+    add_unit(net, channels, 12, 3, 2, 1, 1, 1);
+    add_residual(net, 12, 3);
+    add_residual(net, 12, 5);
+    add_unit(net, 12, 12, 5, 2, 12, 1, 1);
+    add_unit(net, 12, 9, 1, 1, 1, 0, 1); /* swish without norm */
+    add_residual(net, 9, 3);
+    add_unit(net, 9, 20, 1, 1, 1, 0, 0);
+    add_layer(net, LAYER_BATCH_NORM, 20, 20);
+    add_layer(net, LAYER_POOL, 20, 20);
+    net->outputs = 20;
+}
+
+/* A residual around a single convolution, opened by a convolution that nothing is folded into. */
+void bare_net(struct net *net, int side)
+{
+    begin_net(net, "bare", 3, side, PADDING_SAME);
+    add_conv(net, 3, 6, 1, 1, 1);
+    add_conv(net, 6, 6, 3, 1, 1);
+    add_layer(net, LAYER_ADD, 6, 6)->from = 0;
+    add_layer(net, LAYER_BATCH_NORM, 6, 6);
+    add_layer(net, LAYER_SE, 6, 6)->reduced = 1;
+}

@@ -1,0 +1,505 @@
+/*
+ * Training, one suite over every backend: outputs, running statistics and every gradient against plain loops in double
+ * precision, which in turn are held against finite differences. Errors are relative to the largest reference value of
+ * each tensor.
+ */
+#include "base/error.h"
+#include "cpu/backend_cpu.h"
+#include "tests/support/reference_backend.h"
+#include "tests/support/small_nets.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static const struct backend *const backends[] = {&backend_cpu};
+#define BACKENDS (sizeof backends / sizeof *backends)
+
+static const char *const kind_names[] = {"conv", "batch norm", "swish", "squeeze and excitation", "add", "pool"};
+
+/* Relative error allowed for outputs and gradients after one layer of each kind. */
+static const double tolerance[] = {
+    [LAYER_CONV] = 5e-6, [LAYER_BATCH_NORM] = 2e-5, [LAYER_SWISH] = 2e-6,
+    [LAYER_SE] = 1e-5,   [LAYER_ADD] = 1e-6,        [LAYER_POOL] = 1e-6,
+};
+#define TOLERANCE_NET 1e-4
+#define TOLERANCE_B0  1e-3
+
+/* What one pass forward and back leaves. */
+struct outcome {
+    float *outputs, *parameters, *gradients, *image_gradients;
+};
+
+static void free_outcome(struct outcome *outcome)
+{
+    free(outcome->outputs);
+    free(outcome->parameters);
+    free(outcome->gradients);
+    free(outcome->image_gradients);
+}
+
+struct problem {
+    const struct net *net;
+    const float *parameters, *images, *slopes; /* slopes: d loss / d outputs */
+    size_t count;
+    struct train_pass pass;
+    int first_layer;
+};
+
+static size_t image_floats(const struct net *net)
+{
+    return (size_t)net->side * (size_t)net->side * (size_t)net->channels;
+}
+
+static struct outcome train(const struct backend *backend, int threads, const struct problem *problem)
+{
+    const struct net *net = problem->net;
+    size_t parameters = (net_parameter_count(net) + 1) * sizeof(float);
+    size_t images = problem->count * image_floats(net) * sizeof(float);
+    size_t outputs = problem->count * output_floats(net) * sizeof(float);
+    struct outcome outcome = {malloc(outputs), calloc(1, parameters), malloc(parameters), malloc(images)};
+    struct backend_context *context;
+    struct training *training;
+    memcpy(outcome.parameters, problem->parameters, parameters - sizeof(float));
+    memset(outcome.outputs, 0xff, outputs);
+    memset(outcome.gradients, 0xff, parameters);
+    memset(outcome.image_gradients, 0, images);
+    assert_int_equal(backend->open(threads, &context), 0);
+    assert_int_equal(backend->open_training(context, net, problem->count + 1, &training), 0);
+    assert_int_equal(backend->train_forward(training, outcome.parameters, problem->images, problem->count,
+                                            &problem->pass, outcome.outputs),
+                     0);
+    assert_int_equal(backend->train_backward(training, outcome.parameters, problem->slopes, problem->first_layer,
+                                             outcome.gradients, problem->first_layer ? NULL : outcome.image_gradients),
+                     0);
+    backend->close_training(training);
+    backend->close(context);
+    return outcome;
+}
+
+/* Zeros must be zeros: a gradient that is not there at all has no relative error. */
+static double error_of(const float *have, const float *want, size_t count)
+{
+    double largest = 0;
+    for (size_t i = 0; i < count; i++)
+        largest = fmax(largest, fabs((double)want[i]));
+    if (largest > 0)
+        return relative_error(have, want, count);
+    for (size_t i = 0; i < count; i++)
+        largest = fmax(largest, fabs((double)have[i]));
+    return largest;
+}
+
+/*
+ * Weights in front of a live batch norm have gradients that cancel (moving or scaling all inputs changes nothing), down to
+ * rounding where they feed a single pixel: such a tensor is held to the size of gradients around it.
+ */
+static void assert_same_tensors(const struct net *net, const struct outcome *have, const struct outcome *want,
+                                double allowed)
+{
+    struct net_tensor *tensor = calloc(4 * NET_LAYERS_MAX, sizeof *tensor);
+    int tensors = net_tensors(net, tensor, 4 * NET_LAYERS_MAX);
+    double largest = 0;
+    for (size_t i = 0; i < net_parameter_count(net); i++)
+        largest = fmax(largest, fabs((double)want->gradients[i]));
+    for (int t = 0; t < tensors; t++) {
+        size_t at = tensor[t].offset, count = tensor[t].count;
+        double size = 0, off = 0;
+        for (size_t i = at; i < at + count; i++) {
+            size = fmax(size, fabs((double)want->gradients[i]));
+            off = fmax(off, fabs((double)have->gradients[i] - (double)want->gradients[i]));
+            assert_true(isfinite(have->gradients[i]));
+        }
+        if (!(off <= allowed * fmax(size, 1e-2 * largest)))
+            fail_msg("%s: gradient of %s, side %d: error %g of %g, allowed %g", net->name, tensor[t].name, net->side,
+                     off, size, allowed);
+        double error = error_of(have->parameters + at, want->parameters + at, count);
+        if (!(error <= allowed))
+            fail_msg("%s: %s after the pass, side %d: error %g, allowed %g", net->name, tensor[t].name, net->side,
+                     error, allowed);
+    }
+    free(tensor);
+}
+
+static void assert_same_outcome(const struct problem *problem, double allowed)
+{
+    const struct net *net = problem->net;
+    struct outcome want = train(&backend_reference, 1, problem);
+    for (size_t b = 0; b < BACKENDS; b++)
+        for (int threads = 1; threads <= 3; threads++) {
+            struct outcome have = train(backends[b], threads, problem);
+            double error = relative_error(have.outputs, want.outputs, problem->count * output_floats(net));
+            if (!(error <= allowed))
+                fail_msg("%s: %s, side %d, %zu images: outputs off by %g, allowed %g", backends[b]->name, net->name,
+                         net->side, problem->count, error, allowed);
+            assert_same_tensors(net, &have, &want, allowed);
+            error = problem->first_layer
+                        ? 0
+                        : error_of(have.image_gradients, want.image_gradients, problem->count * image_floats(net));
+            if (!(error <= allowed * 10))
+                fail_msg("%s: %s, side %d, %zu images: gradient of the images off by %g, allowed %g", backends[b]->name,
+                         net->name, net->side, problem->count, error, allowed * 10);
+            free_outcome(&have);
+        }
+    free_outcome(&want);
+}
+
+static float *random_slopes(const struct net *net, size_t count)
+{
+    size_t floats = count * output_floats(net);
+    float *slopes = malloc(floats * sizeof *slopes);
+    for (size_t i = 0; i < floats; i++)
+        slopes[i] = uniform(77, i) - 0.5f;
+    return slopes;
+}
+
+static void check_net(const struct net *net, size_t count, int live_norm, int first_layer, double allowed)
+{
+    float *parameters = random_parameters(net), *images = random_images(net, count, 1);
+    float *slopes = random_slopes(net, count);
+    uint64_t key[16];
+    for (size_t i = 0; i < 16; i++)
+        key[i] = 1000 + 7 * i;
+    struct problem problem = {
+        net, parameters, images, slopes, count, {9, 4, key, live_norm},
+             first_layer
+    };
+    assert_same_outcome(&problem, allowed);
+    free(slopes);
+    free(images);
+    free(parameters);
+}
+
+/* --- one layer ---------------------------------------------------------------------------------------------------- */
+
+static const int sides[] = {1, 2, 5, 7, 12, 33};
+static const size_t batches[] = {1, 7};
+
+static void on_all_sides(struct net *net)
+{
+    enum layer_kind kind = net->layer[net->layers - 1].kind;
+    for (size_t s = 0; s < sizeof sides / sizeof *sides; s++)
+        for (size_t b = 0; b < 2; b++)
+            for (int padding = 0; padding < 2; padding++) {
+                net->side = sides[s];
+                net->padding = padding ? PADDING_SAME : PADDING_SYMMETRIC;
+                if (kind == LAYER_BATCH_NORM && sides[s] == 1 && batches[b] == 1)
+                    continue; /* the statistics of a single value: see one_value() */
+                check_net(net, batches[b], 1, 0, tolerance[kind]);
+            }
+}
+
+static void convolutions(void **state)
+{
+    static const struct {
+        int in, out, kernel, stride, groups;
+    } cases[] = {
+        {1,  8,  3, 2, 1 },
+        {3,  32, 3, 2, 1 },
+        {3,  5,  3, 1, 1 },
+        {16, 96, 1, 1, 1 },
+        {24, 7,  1, 1, 1 },
+        {40, 24, 1, 2, 1 },
+        {6,  10, 5, 2, 1 },
+        {6,  10, 5, 1, 1 },
+        {32, 32, 3, 1, 32},
+        {20, 20, 3, 2, 20},
+        {24, 24, 5, 1, 24},
+        {48, 48, 5, 2, 48},
+        {7,  7,  5, 2, 7 },
+        {1,  1,  3, 1, 1 },
+    };
+    struct net net;
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        begin_net(&net, kind_names[LAYER_CONV], cases[i].in, 1, PADDING_SYMMETRIC);
+        add_conv(&net, cases[i].in, cases[i].out, cases[i].kernel, cases[i].stride, cases[i].groups);
+        on_all_sides(&net);
+    }
+}
+
+static void other_layers(void **state)
+{
+    static const enum layer_kind kinds[] = {LAYER_BATCH_NORM, LAYER_SWISH, LAYER_POOL};
+    static const int channels[] = {1, 3, 16, 37};
+    struct net net;
+    (void)state;
+    for (size_t k = 0; k < 3; k++)
+        for (size_t c = 0; c < 4; c++) {
+            begin_net(&net, kind_names[kinds[k]], channels[c], 1, PADDING_SYMMETRIC);
+            add_layer(&net, kinds[k], channels[c], channels[c]);
+            on_all_sides(&net);
+        }
+}
+
+static void squeeze_and_excitation(void **state)
+{
+    static const int shapes[][2] = {
+        {4,   1},
+        {1,   1},
+        {37,  3},
+        {96,  4},
+        {144, 6}
+    };
+    struct net net;
+    (void)state;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        begin_net(&net, kind_names[LAYER_SE], shapes[i][0], 1, PADDING_SYMMETRIC);
+        add_layer(&net, LAYER_SE, shapes[i][0], shapes[i][0])->reduced = shapes[i][1];
+        on_all_sides(&net);
+    }
+}
+
+/* Batch norm of one value: the output is beta, nothing flows back to weight or image, everything to beta. */
+static void one_value(void **state)
+{
+    struct net net;
+    float parameters[] = {2, 3, 0, 1}, image = 5, slope = 7;
+    (void)state;
+    begin_net(&net, "norm", 1, 1, PADDING_SYMMETRIC);
+    add_layer(&net, LAYER_BATCH_NORM, 1, 1);
+    struct problem problem = {&net, parameters, &image, &slope, 1, {.live_norm = 1}, 0};
+    for (size_t b = 0; b < BACKENDS; b++) {
+        struct outcome have = train(backends[b], 1, &problem);
+        assert_float_equal(have.outputs[0], 3, 1e-6f);
+        assert_float_equal(have.gradients[0], 0, 1e-6f);
+        assert_float_equal(have.gradients[1], 7, 1e-6f);
+        assert_float_equal(have.image_gradients[0], 0, 1e-6f);
+        assert_float_equal(have.parameters[2], 0.5f, 1e-6f); /* 0.9 * 0 + 0.1 * 5 */
+        free_outcome(&have);
+    }
+}
+
+/* --- whole nets --------------------------------------------------------------------------------------------------- */
+
+static void small_nets(void **state)
+{
+    struct net net;
+    (void)state;
+    for (int padding = 0; padding < 2; padding++)
+        for (int live = 0; live < 2; live++) {
+            small_net(&net, padding ? 3 : 1, padding ? 32 : 47, padding ? PADDING_SAME : PADDING_SYMMETRIC);
+            check_net(&net, 5, live, 0, TOLERANCE_NET);
+            for (int i = 0; i < net.layers; i++)
+                net.layer[i].drop = net.layer[i].kind == LAYER_ADD ? 0.5f : 0;
+            check_net(&net, 9, live, 0, TOLERANCE_NET);
+            check_net(&net, 4, live, 12, TOLERANCE_NET); /* the lower layers stay as they are */
+            check_net(&net, 4, live, net.layers - 2, TOLERANCE_NET);
+        }
+    bare_net(&net, 9);
+    check_net(&net, 7, 1, 0, TOLERANCE_NET);
+    net.layers = 3; /* ends with the addition */
+    check_net(&net, 2, 1, 0, TOLERANCE_NET);
+}
+
+/* Branches are dropped as often as asked for, differently from galaxy to galaxy, step to step and seed to seed. */
+static void stochastic_depth(void **state)
+{
+    enum { COUNT = 400 };
+    struct net net;
+    float parameters[2] = {1, 1}, outputs[4][COUNT], images[COUNT];
+    uint64_t key[COUNT];
+    (void)state;
+    begin_net(&net, "branch", 1, 1, PADDING_SYMMETRIC);
+    add_conv(&net, 1, 1, 1, 1, 1);
+    add_conv(&net, 1, 1, 1, 1, 1);
+    add_layer(&net, LAYER_ADD, 1, 1)->drop = 0.25f;
+    for (int i = 0; i < COUNT; i++) {
+        images[i] = 1;
+        key[i] = (uint64_t)i;
+    }
+    for (size_t b = 0; b < BACKENDS; b++) {
+        struct backend_context *context;
+        struct training *training;
+        const struct train_pass pass[4] = {
+            {1, 1, key, 1},
+            {1, 1, key, 1},
+            {1, 2, key, 1},
+            {2, 1, key, 1}
+        };
+        assert_int_equal(backends[b]->open(2, &context), 0);
+        assert_int_equal(backends[b]->open_training(context, &net, COUNT, &training), 0);
+        for (int p = 0; p < 4; p++) {
+            int dropped = 0;
+            assert_int_equal(backends[b]->train_forward(training, parameters, images, COUNT, &pass[p], outputs[p]), 0);
+            for (int i = 0; i < COUNT; i++) {
+                assert_true(outputs[p][i] == 1 || fabsf(outputs[p][i] - (1 + 1 / 0.75f)) < 1e-6f);
+                dropped += outputs[p][i] == 1;
+            }
+            assert_in_range(dropped, 70, 130); /* 100 expected, standard deviation 8.7 */
+        }
+        assert_memory_equal(outputs[0], outputs[1], sizeof outputs[0]);
+        assert_memory_not_equal(outputs[0], outputs[2], sizeof outputs[0]);
+        assert_memory_not_equal(outputs[0], outputs[3], sizeof outputs[0]);
+        backends[b]->close_training(training);
+        backends[b]->close(context);
+    }
+}
+
+/* --- the oracle itself -------------------------------------------------------------------------------------------- */
+
+static double loss(struct training *training, const struct net *net, float *parameters, const float *images,
+                   const float *slopes, size_t count)
+{
+    size_t floats = count * output_floats(net);
+    float *outputs = malloc(floats * sizeof *outputs);
+    const struct train_pass pass = {9, 4, NULL, 1};
+    double sum = 0;
+    assert_int_equal(backend_reference.train_forward(training, parameters, images, count, &pass, outputs), 0);
+    for (size_t i = 0; i < floats; i++)
+        sum += (double)outputs[i] * (double)slopes[i];
+    free(outputs);
+    return sum;
+}
+
+/* Central differences over parameters picked here and there in every tensor. */
+static void finite_differences(void **state)
+{
+    enum { COUNT = 3 };
+    struct net net;
+    struct backend_context *context;
+    struct training *training;
+    (void)state;
+    small_net(&net, 1, 17, PADDING_SAME);
+    size_t bytes = net_parameter_count(&net) * sizeof(float);
+    float *parameters = random_parameters(&net), *images = random_images(&net, COUNT, 1), *moved = malloc(bytes);
+    float *slopes = random_slopes(&net, COUNT);
+    struct problem problem = {
+        &net, parameters, images, slopes, COUNT, {9, 4, NULL, 1},
+             0
+    };
+    struct outcome reference = train(&backend_reference, 1, &problem);
+    struct net_tensor *tensor = calloc(4 * NET_LAYERS_MAX, sizeof *tensor);
+    int tensors = net_tensors(&net, tensor, 4 * NET_LAYERS_MAX), checked = 0;
+    double largest = 0;
+    for (size_t i = 0; i < net_parameter_count(&net); i++)
+        largest = fmax(largest, fabs((double)reference.gradients[i]));
+    backend_reference.open(1, &context);
+    backend_reference.open_training(context, &net, COUNT, &training);
+    for (int t = 0; t < tensors; t++) {
+        size_t at = tensor[t].offset + tensor[t].count / 2;
+        double difference[2];
+        if (strstr(tensor[t].name, "running_"))
+            continue;
+        for (int way = 0; way < 2; way++) {
+            memcpy(moved, parameters, bytes);
+            moved[at] += way ? 1e-2f : -1e-2f;
+            difference[way] = loss(training, &net, moved, images, slopes, COUNT);
+        }
+        double slope = (difference[1] - difference[0]) / 2e-2, want = (double)reference.gradients[at];
+        if (!(fabs(slope - want) <= 5e-3 * fmax(fabs(want), 0.02 * largest)))
+            fail_msg("%s: slope %g, finite difference %g (largest %g)", tensor[t].name, want, slope, largest);
+        checked++;
+    }
+    assert_true(checked > 40);
+    backend_reference.close_training(training);
+    backend_reference.close(context);
+    free(tensor);
+    free_outcome(&reference);
+    free(slopes);
+    free(moved);
+    free(images);
+    free(parameters);
+}
+
+/* --- promises ----------------------------------------------------------------------------------------------------- */
+
+static void same_bits_again(void **state)
+{
+    struct net net;
+    (void)state;
+    small_net(&net, 1, 33, PADDING_SYMMETRIC);
+    size_t bytes = net_parameter_count(&net) * sizeof(float);
+    float *parameters = random_parameters(&net), *images = random_images(&net, 7, 1), *slopes = random_slopes(&net, 7);
+    struct problem problem = {
+        &net, parameters, images, slopes, 7, {9, 4, NULL, 1},
+             0
+    };
+    for (size_t b = 0; b < BACKENDS; b++)
+        for (int threads = 1; threads <= 3; threads++) {
+            struct outcome one = train(backends[b], threads, &problem), two = train(backends[b], threads, &problem);
+            assert_memory_equal(one.gradients, two.gradients, bytes);
+            assert_memory_equal(one.parameters, two.parameters, bytes);
+            free_outcome(&one);
+            free_outcome(&two);
+        }
+    free(slopes);
+    free(images);
+    free(parameters);
+}
+
+/* Batches of changing size through one object give what an object of its own gives. */
+static void batches_of_any_size(void **state)
+{
+    static const size_t counts[] = {4, 1, 7, 2, 4};
+    struct net net;
+    (void)state;
+    small_net(&net, 1, 20, PADDING_SYMMETRIC);
+    size_t floats = net_parameter_count(&net);
+    float *parameters = random_parameters(&net), *images = random_images(&net, 7, 1), *slopes = random_slopes(&net, 7);
+    float *gradients = malloc(floats * sizeof *gradients), *moved = malloc(floats * sizeof *moved), outputs[7 * 20];
+    for (size_t b = 0; b < BACKENDS; b++) {
+        struct backend_context *context;
+        struct training *training;
+        backends[b]->open(2, &context);
+        assert_int_equal(backends[b]->open_training(context, &net, 7, &training), 0);
+        for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+            struct problem problem = {
+                &net, parameters, images, slopes, counts[i], {9, 4, NULL, 1},
+                     0
+            };
+            struct outcome alone = train(backends[b], 2, &problem);
+            memcpy(moved, parameters, floats * sizeof *moved);
+            assert_int_equal(backends[b]->train_forward(training, moved, images, counts[i], &problem.pass, outputs), 0);
+            assert_int_equal(backends[b]->train_backward(training, moved, slopes, 0, gradients, NULL), 0);
+            assert_memory_equal(outputs, alone.outputs, counts[i] * 20 * sizeof(float));
+            assert_memory_equal(gradients, alone.gradients, floats * sizeof(float));
+            free_outcome(&alone);
+        }
+        struct train_pass pass = {.live_norm = 1};
+        assert_int_equal(backends[b]->train_forward(training, moved, images, 0, &pass, outputs), ERROR_INPUT);
+        assert_int_equal(backends[b]->train_forward(training, moved, images, 8, &pass, outputs), ERROR_INPUT);
+        assert_non_null(strstr(error_message(), "a batch of 8 images: between 1 and 7 fit"));
+        backends[b]->close_training(training);
+        backends[b]->close_training(NULL);
+        backends[b]->close(context);
+    }
+    free(moved);
+    free(gradients);
+    free(slopes);
+    free(images);
+    free(parameters);
+}
+
+static void efficientnet_b0(void **state)
+{
+    struct net net;
+    (void)state;
+    net_efficientnet_b0(1, 64, &net);
+    check_net(&net, 4, 1, 0, TOLERANCE_B0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(convolutions),
+        cmocka_unit_test(other_layers),
+        cmocka_unit_test(squeeze_and_excitation),
+        cmocka_unit_test(one_value),
+        cmocka_unit_test(small_nets),
+        cmocka_unit_test(stochastic_depth),
+        cmocka_unit_test(finite_differences),
+        cmocka_unit_test(same_bits_again),
+        cmocka_unit_test(batches_of_any_size),
+        cmocka_unit_test(efficientnet_b0),
+    };
+    printf("seed %u\n", NETS_SEED);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
