@@ -10,6 +10,7 @@
  *   PHILOX_SELECT   key = seed, counter = {galaxy key low, galaxy key high, cycle, domain}
  *   PHILOX_SHUFFLE  key = seed, counter = {element, head, step, domain}
  *   PHILOX_GATE     key = seed, counter = {element / 4, resample, 0, domain}
+ *   PHILOX_AUGMENT  key = seed, counter = {element / 4 << 16 | galaxy key >> 32, galaxy key, view, domain}
  *   PHILOX_SURVEY   key = seed, counter = {element / 4, galaxy, stage, domain}   (simulator)
  *   PHILOX_VOTES    key = seed, counter = {element, galaxy, classification, domain}   (simulator)
  */
@@ -29,6 +30,7 @@ enum philox_domain {
     PHILOX_GATE,
     PHILOX_SURVEY,
     PHILOX_VOTES,
+    PHILOX_AUGMENT,
 };
 
 struct philox {

@@ -26,6 +26,8 @@ struct catalogue {
     char *field[COLUMNS_MAX]; /* into record_text */
     int fields;
     int role[COLUMNS_MAX]; /* enum column_role, or the index of an answer */
+    char *name[COLUMNS_MAX]; /* into header_text */
+    char header_text[CATALOGUE_LINE_BYTES_MAX];
     int columns, vote_columns, ignored_columns;
     char ignored[CATALOGUE_IGNORED_BYTES];
     long line, next_line; /* where the record at hand starts, and the next one */
@@ -144,6 +146,9 @@ static int take_header(struct catalogue *catalogue)
 {
     int have[4] = {0}; /* by -2 - role */
     catalogue->columns = catalogue->fields;
+    memcpy(catalogue->header_text, catalogue->record_text, sizeof catalogue->header_text);
+    for (int i = 0; i < catalogue->columns; i++)
+        catalogue->name[i] = catalogue->header_text + (catalogue->field[i] - catalogue->record_text);
     for (int i = 0; i < catalogue->columns; i++) {
         int role = catalogue->role[i] = role_of(catalogue, catalogue->field[i]);
         for (int j = 0; j < i && role != ROLE_IGNORED; j++)
@@ -229,6 +234,14 @@ void catalogue_close(struct catalogue *catalogue)
     if (catalogue && catalogue->file)
         fclose(catalogue->file);
     free(catalogue);
+}
+
+const char *catalogue_text(const struct catalogue *catalogue, const char *column)
+{
+    for (int i = 0; i < catalogue->columns && i < catalogue->fields; i++)
+        if (strcmp(catalogue->name[i], column) == 0)
+            return catalogue->field[i];
+    return NULL;
 }
 
 int catalogue_vote_columns(const struct catalogue *catalogue)

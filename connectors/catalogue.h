@@ -47,6 +47,12 @@ void catalogue_close(struct catalogue *catalogue); /* NULL is fine */
 /* 1 and a row, 0 at the end, or a negative code with "file:line: what is wrong". */
 int catalogue_next(struct catalogue *catalogue, struct catalogue_row *row);
 
+/*
+ * Text of any column in the row catalogue_next() gave last, NULL when there is no such column; valid until the next row.
+ * For labels of the user's own ("consensus_class").
+ */
+const char *catalogue_text(const struct catalogue *catalogue, const char *column);
+
 /* Columns of the schema that the file has; without any, nothing is known of its votes. */
 int catalogue_vote_columns(const struct catalogue *catalogue);
 

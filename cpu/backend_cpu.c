@@ -36,6 +36,11 @@ static int threads(const struct backend_context *context)
     return workers_count(context->workers);
 }
 
+static void for_each(struct backend_context *context, backend_task *task, void *task_context, long items)
+{
+    workers_run(context->workers, task, task_context, items);
+}
+
 static int compile(struct backend_context *context, const struct net *net, const float *parameters,
                    struct plan **ret_plan)
 {
@@ -71,6 +76,7 @@ const struct backend backend_cpu = {
     .open = open_cpu,
     .close = close_cpu,
     .threads = threads,
+    .for_each = for_each,
     .compile = compile,
     .free_plan = cpu_free_plan,
     .forward = cpu_forward,

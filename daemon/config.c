@@ -52,6 +52,23 @@ static const struct config_key keys[] = {
     {"heads", "batch", KEY_INTEGER, 1, FIELD(batch), "64", 1, 65536, "galaxies per step"},
     {"heads", "epochs_max", KEY_INTEGER, 1, FIELD(epochs_max), "200", 1, 10000, "passes over the labelled galaxies at most, per fit"},
     {"heads", "patience", KEY_INTEGER, 1, FIELD(patience), "20", 1, 10000, "epochs without a better validation loss before a fit stops"},
+    {"training", "learning_rate", KEY_REAL, 1, FIELD(training_rate), "0.001", 1e-8, 1, "AdamW step of the head and the topmost block"},
+    {"training", "schedule", KEY_CHOICE, 1, FIELD(schedule), "cosine", 0, 0, "cosine|constant|plateau: how the step shrinks over the epochs"},
+    {"training", "warmup_epochs", KEY_INTEGER, 1, FIELD(warmup_epochs), "1", 0, 1000, "epochs over which the step grows to its size"},
+    {"training", "weight_decay", KEY_REAL, 1, FIELD(training_decay), "0.05", 0, 100, "AdamW decay of everything that learns"},
+    {"training", "clip_norm", KEY_REAL, 1, FIELD(clip_norm), "0", 0, 1e6, "largest norm of the gradient; 0 = any"},
+    {"training", "blocks", KEY_INTEGER, 1, FIELD(blocks), "64", 0, TRUNK_FIT_BLOCKS_MAX, "blocks of the trunk that learn, from the top; 0 = only the head, 64 = all of any network"},
+    {"training", "block_decay", KEY_REAL, 1, FIELD(block_decay), "1", 0.01, 1, "each further block from the top learns at this share of the one above"},
+    {"training", "norm", KEY_CHOICE, 1, FIELD(norm), "live", 0, 0, "live|frozen: batch norm by each batch, its running statistics following, or by the statistics it came with"},
+    {"training", "dropout", KEY_REAL, 1, FIELD(training_dropout), "0.2", 0, 0.9, "share of the embedding dropped in training"},
+    {"training", "stochastic_depth", KEY_REAL, 1, FIELD(stochastic_depth), "0.1", 0, 0.9, "probability to skip the last residual block in training, less for those before"},
+    {"training", "augmentation", KEY_CHOICE, 1, FIELD(augmentation), "w21", 0, 0, "w21|w20|none: how images are turned, mirrored and cropped, as Walmsley et al. 2021 or 2020"},
+    {"training", "class_weights", KEY_CHOICE, 1, FIELD(class_weights), "none", 0, 0, "none|balanced: for labels that are classes, rare ones count more"},
+    {"training", "warm_start", KEY_REAL, 1, FIELD(training_start), "1", 0, 1, "share of given weights a run starts from, the rest drawn afresh"},
+    {"training", "batch", KEY_INTEGER, 1, FIELD(training_batch), "64", 1, TRUNK_FIT_BATCH_MAX, "galaxies per step"},
+    {"training", "epochs_max", KEY_INTEGER, 1, FIELD(training_epochs_max), "60", 1, TRUNK_FIT_EPOCHS_MAX, "passes over the labelled galaxies at most"},
+    {"training", "patience", KEY_INTEGER, 1, FIELD(training_patience), "10", 0, TRUNK_FIT_EPOCHS_MAX, "epochs without a better validation loss before a run stops; 0 = never"},
+    {"training", "validation_share", KEY_REAL, 1, FIELD(validation_share), "0.1", 0, 0.5, "share of the labelled galaxies that only judge, in `triaged finetune`"},
     {"score", "kind", KEY_CHOICE, 1, FIELD(score_kind), "votes", 0, 0, "votes|one-vote|binomial: mutual information of the votes still due, of one vote, or as W+20"},
     {"queue", "size", KEY_INTEGER, 1, FIELD(queue_size), "100", 1, 100000, "galaxies offered to volunteers at a time"},
     {"queue", "holdout_share", KEY_REAL, 1, FIELD(holdout_share), "0.1", 0, 1, "share for the validation and gate galaxies (random draws)"},
@@ -141,7 +158,18 @@ static int on_entry(void *context, const char *section, const char *name, const 
     return name ? error_set(ERROR_INPUT, "unknown key %s.%s (see triaged.conf(5))", section, name) : 0;
 }
 
-static int check_together(const struct config *config)
+int config_set(struct config *config, const char *assignment)
+{
+    char section[CONFIG_TEXT_BYTES], name[CONFIG_TEXT_BYTES];
+    size_t dot = strcspn(assignment, ".="), equals = strcspn(assignment, "=");
+    if (assignment[dot] != '.' || !assignment[equals] || equals >= sizeof section)
+        return error_set(ERROR_INPUT, "'%.80s' is not of the form section.key=value", assignment);
+    snprintf(section, sizeof section, "%.*s", (int)dot, assignment);
+    snprintf(name, sizeof name, "%.*s", (int)(equals - dot - 1), assignment + dot + 1);
+    return on_entry(config, section, name, assignment + equals + 1, 0);
+}
+
+int config_check(const struct config *config)
 {
     if (config->state[0] != '/')
         return error_set(ERROR_INPUT, "instance.state = %s must be an absolute path", config->state);
@@ -169,7 +197,7 @@ int config_read(const char *path, struct config *ret_config)
     }
     if (!config.run[0] && (result = file_path(config.run, sizeof config.run, "%s/run", config.state)))
         return result;
-    result = check_together(&config);
+    result = config_check(&config);
     if (result)
         return path ? error_prefix(result, "%s: ", path) : result;
     *ret_config = config;
@@ -253,4 +281,41 @@ int config_score_kind(const struct config *config)
         if (strcmp(config->score_kind, kinds[i].name) == 0)
             return kinds[i].kind;
     return INFORMATION_VOTES;
+}
+
+/* Which of the choices "a|b|c" in the key's help this value is. */
+static int choice_index(size_t offset, const char *value)
+{
+    int index = 0;
+    for (size_t i = 0; i < KEY_COUNT; i++)
+        for (const char *at = keys[i].help; keys[i].offset == offset; index++) {
+            size_t length = strcspn(at, "|:");
+            if (length == strlen(value) && strncmp(at, value, length) == 0)
+                return index;
+            at += length + 1;
+        }
+    return -1;
+}
+
+void config_recipe(const struct config *config, struct trunk_recipe *ret_recipe)
+{
+    static const enum schedule schedules[] = {SCHEDULE_COSINE, SCHEDULE_CONSTANT, SCHEDULE_PLATEAU};
+    static const enum augmentation augmentations[] = {AUGMENT_W21, AUGMENT_W20, AUGMENT_NONE};
+    *ret_recipe = (struct trunk_recipe){
+        .learning_rate = config->training_rate,
+        .weight_decay = config->training_decay,
+        .block_decay = config->block_decay,
+        .clip_norm = config->clip_norm,
+        .dropout = config->training_dropout,
+        .stochastic_depth = config->stochastic_depth,
+        .schedule = schedules[choice_index(FIELD(schedule), config->schedule)],
+        .augmentation = augmentations[choice_index(FIELD(augmentation), config->augmentation)],
+        .blocks = (int)config->blocks,
+        .live_norm = choice_index(FIELD(norm), config->norm) == 0,
+        .batch = (int)config->training_batch,
+        .epochs_max = (int)config->training_epochs_max,
+        .patience = (int)config->training_patience,
+        .warmup_epochs = (int)config->warmup_epochs,
+        .seed = (uint64_t)config->seed,
+    };
 }

@@ -5,6 +5,8 @@
 #ifndef TRIAGE_DAEMON_CONFIG_H
 #define TRIAGE_DAEMON_CONFIG_H
 
+#include "model/trunk_fit.h"
+
 #include <stdint.h>
 #include <stdio.h>
 
@@ -28,6 +30,12 @@ struct config {
     /* [heads] */
     int64_t heads, passes, epochs_max, patience, batch;
     double dropout, learning_rate, weight_decay, warm_start;
+    /* [training] */
+    char schedule[CONFIG_TEXT_BYTES], augmentation[CONFIG_TEXT_BYTES], norm[CONFIG_TEXT_BYTES],
+        class_weights[CONFIG_TEXT_BYTES];
+    double training_rate, training_decay, block_decay, clip_norm, training_dropout, stochastic_depth, training_start,
+        validation_share;
+    int64_t blocks, training_batch, training_epochs_max, training_patience, warmup_epochs;
     /* [score] */
     char score_kind[CONFIG_TEXT_BYTES];
     /* [queue] */
@@ -49,6 +57,12 @@ void config_defaults(struct config *config);
 /* Defaults, then the file (NULL = defaults only), then checks that belong to several keys. Messages name file:line. */
 int config_read(const char *path, struct config *ret_config);
 
+/* Sets one key from "section.key=value", as --set has it. ERROR_INPUT for what the file would not accept either. */
+int config_set(struct config *config, const char *assignment);
+
+/* Checks that belong to several keys; config_read() has done them. */
+int config_check(const struct config *config);
+
 /* Prints every key with its value and help, in the file's own syntax: the output reads back as the same configuration. */
 void config_print(const struct config *config, FILE *out);
 
@@ -63,5 +77,8 @@ int config_schema_path(const struct config *config, char *path, int size);
 
 /* The score.kind as a number of model/information.h; the table already checked it. */
 int config_score_kind(const struct config *config);
+
+/* The recipe of [training]. */
+void config_recipe(const struct config *config, struct trunk_recipe *ret_recipe);
 
 #endif

@@ -4,6 +4,7 @@
 #include "daemon/config.h"
 #include "daemon/evaluate.h"
 #include "daemon/exits.h"
+#include "daemon/finetune.h"
 #include "daemon/import.h"
 #include "daemon/run.h"
 #include "daemon/worker.h"
@@ -13,9 +14,12 @@
 
 #define DEFAULT_CONFIG "/etc/triaged/triaged.conf"
 
+#define SETTINGS_MAX 64
+
 struct options {
-    const char *config, *oracle, *endpoint, *argument;
-    int check_only, json, without_votes;
+    const char *config, *oracle, *endpoint, *argument, *labels, *task, *test, *weights, *out;
+    const char *set[SETTINGS_MAX];
+    int check_only, json, without_votes, settings;
 };
 
 static int do_run(const struct config *config, const struct options *options)
@@ -44,6 +48,20 @@ static int do_model(const struct config *config, const struct options *options)
     return EXIT_USAGE;
 }
 
+static int do_finetune(const struct config *config, const struct options *options)
+{
+    struct finetune_options finetune = {.catalogue = options->argument,
+                                        .test_catalogue = options->test,
+                                        .labels = options->labels ? options->labels : "votes",
+                                        .task = options->task     ? options->task
+                                                : options->labels ? "classes"
+                                                                  : "votes",
+                                        .weights = options->weights,
+                                        .out = options->out,
+                                        .json = options->json};
+    return run_finetune(config, &finetune);
+}
+
 static int do_worker(const struct config *config, const struct options *options)
 {
     return run_worker(config, options->endpoint);
@@ -60,6 +78,9 @@ static const struct verb {
      "take galaxies from a CSV catalogue"                                                                                                  },
     {"evaluate", "[--config FILE] --oracle CATALOGUE [--json]",          0, do_evaluate,
      "every stored model on the test galaxies"                                                                                             },
+    {"finetune",
+     "CATALOGUE --out FOLDER [--labels COLUMN] [--task KIND] [--test CATALOGUE] [--weights FILE] [--set SECTION.KEY=VALUE] "
+     "[--config FILE] [--json]",                                         1, do_finetune, "teach the network on a labelled catalogue"       },
     {"model",    "summary [--config FILE] [--json]",                     1, do_model,    "the network, layer by layer"                     },
     {"worker",   "--endpoint ENDPOINT [--config FILE]",                  0, do_worker,
      "internal: the process that computes, started by run"                                                                                 },
@@ -86,12 +107,18 @@ static int parse(struct options *options, const struct verb *verb, int count, ch
         const char **text;
         int *flag;
     } known[] = {
-        {"--config",        &options->config,   NULL                   },
-        {"--oracle",        &options->oracle,   NULL                   },
-        {"--endpoint",      &options->endpoint, NULL                   },
-        {"--json",          NULL,               &options->json         },
-        {"-n",              NULL,               &options->check_only   },
-        {"--without-votes", NULL,               &options->without_votes}
+        {"--config",        &options->config,                 NULL                   },
+        {"--oracle",        &options->oracle,                 NULL                   },
+        {"--endpoint",      &options->endpoint,               NULL                   },
+        {"--labels",        &options->labels,                 NULL                   },
+        {"--task",          &options->task,                   NULL                   },
+        {"--test",          &options->test,                   NULL                   },
+        {"--weights",       &options->weights,                NULL                   },
+        {"--out",           &options->out,                    NULL                   },
+        {"--set",           options->set,                     NULL                   },
+        {"--json",          NULL,                             &options->json         },
+        {"-n",              NULL,                             &options->check_only   },
+        {"--without-votes", NULL,                             &options->without_votes}
     };
     for (int i = 0; i < count; i++) {
         size_t k = 0;
@@ -100,7 +127,11 @@ static int parse(struct options *options, const struct verb *verb, int count, ch
         if (k < sizeof known / sizeof *known && strstr(verb->arguments, words[i])) {
             if (known[k].text && i + 1 == count)
                 return usage("missing value", words[i]);
-            if (known[k].text)
+            if (known[k].text == options->set && options->settings == SETTINGS_MAX)
+                return usage("too many", words[i]);
+            if (known[k].text == options->set)
+                options->set[options->settings++] = words[++i];
+            else if (known[k].text)
                 *known[k].text = words[++i];
             else
                 *known[k].flag = 1;
@@ -113,6 +144,8 @@ static int parse(struct options *options, const struct verb *verb, int count, ch
         return usage("missing argument", verb->arguments);
     if (verb->run == do_evaluate && !options->oracle)
         return usage("missing", "--oracle CATALOGUE");
+    if (verb->run == do_finetune && !options->out)
+        return usage("missing", "--out FOLDER");
     return verb->run == do_worker && !options->endpoint ? usage("missing", "--endpoint") : 0;
 }
 
@@ -134,7 +167,12 @@ int main(int argc, char **argv)
         return code;
     if (!options.config && file_exists(DEFAULT_CONFIG))
         options.config = DEFAULT_CONFIG;
-    if (config_read(options.config, &config)) {
+    int result = config_read(options.config, &config);
+    for (int i = 0; i < options.settings && !result; i++)
+        result = config_set(&config, options.set[i]);
+    if (!result)
+        result = config_check(&config);
+    if (result) {
         fprintf(stderr, "triaged: %s\n", error_message());
         return EXIT_CONFIG;
     }

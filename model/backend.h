@@ -22,6 +22,9 @@ struct training;        /* a net compiled for training, with the activations of 
 /* Asked between bounded blocks of work; non-zero cancels with ERROR_CANCELLED. May be NULL. */
 typedef int backend_stop(void *context);
 
+/* Work on one item, by one of the worker threads (0 .. threads - 1). */
+typedef void backend_task(void *context, long item, int worker);
+
 /* What head_score does with the concentrations of each galaxy. */
 enum reducer {
     REDUCE_INFORMATION, /* entropies and expected fractions: information_row_floats() floats per row, see
@@ -61,6 +64,9 @@ struct backend {
     int (*open)(int threads, struct backend_context **ret_context);
     void (*close)(struct backend_context *context); /* NULL is fine */
     int (*threads)(const struct backend_context *context);
+
+    /* task(task_context, item, worker) for every item once, on the host's worker threads; returns when all are done. */
+    void (*for_each)(struct backend_context *context, backend_task *task, void *task_context, long items);
 
     /*
      * Compiles for inference: batch norm folded, one image per worker thread.
