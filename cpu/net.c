@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum step_kind { STEP_CONV, STEP_NORM, STEP_SWISH, STEP_SE, STEP_ADD, STEP_POOL };
+enum step_kind { STEP_CONV, STEP_NORM, STEP_SWISH, STEP_SE, STEP_ADD, STEP_POOL, STEP_RELU, STEP_MAX_POOL };
 
 struct step {
     enum step_kind kind;
@@ -68,7 +68,32 @@ static void norm_factors(const float *norm, int channels, float epsilon, float *
     }
 }
 
-static int conv_descriptor(struct plan *plan, struct step *step, int fuse_swish, int with_bias,
+/* Swish or ReLU as the convolution's post-op. */
+static void append_activation(dnnl_post_ops_t operations, const struct layer *activation)
+{
+    if (activation->kind == LAYER_SWISH)
+        dnnl_post_ops_append_eltwise(operations, 1.0f, dnnl_eltwise_swish, 1.0f, 0.0f);
+    else if (activation->ceiling > 0)
+        dnnl_post_ops_append_eltwise(operations, 1.0f, dnnl_eltwise_clip, 0.0f, activation->ceiling);
+    else
+        dnnl_post_ops_append_eltwise(operations, 1.0f, dnnl_eltwise_relu, 0.0f, 0.0f);
+}
+
+/* Batch norm, or a bias: scale 1. */
+static void follower_factors(const struct layer *follower, const float *parameters, float epsilon, float *scale,
+                             float *shift)
+{
+    if (follower->kind == LAYER_BATCH_NORM) {
+        norm_factors(parameters, follower->out, epsilon, scale, shift);
+        return;
+    }
+    for (int c = 0; c < follower->out; c++) {
+        scale[c] = 1;
+        shift[c] = parameters[c];
+    }
+}
+
+static int conv_descriptor(struct plan *plan, struct step *step, const struct layer *activation, int with_bias,
                            dnnl_primitive_desc_t *ret_descriptor)
 {
     const struct layer *layer = step->layer;
@@ -95,9 +120,9 @@ static int conv_descriptor(struct plan *plan, struct step *step, int fuse_swish,
         with_bias ? &step->bias_layout : NULL, &target_layout, strides, low, high);
     dnnl_primitive_attr_create(&attributes);
     dnnl_primitive_attr_set_scratchpad_mode(attributes, dnnl_scratchpad_mode_user);
-    if (fuse_swish) {
+    if (activation) {
         dnnl_post_ops_create(&operations);
-        dnnl_post_ops_append_eltwise(operations, 1.0f, dnnl_eltwise_swish, 1.0f, 0.0f);
+        append_activation(operations, activation);
         dnnl_primitive_attr_set_post_ops(attributes, operations);
         dnnl_post_ops_destroy(operations);
     }
@@ -154,13 +179,14 @@ static int place_weights(struct plan *plan, struct step *step, const float *weig
     return check(status, "place weights");
 }
 
-/* One convolution; `norm` (may be NULL) is folded in, `fuse_swish` becomes the post-op. */
-static int compile_conv(struct plan *plan, struct step *step, const float *weights, const float *norm, int fuse_swish)
+/* One convolution; `follower` (batch norm or bias, may be NULL) is folded in, `activation` (may be NULL) is the post-op. */
+static int compile_conv(struct plan *plan, struct step *step, const float *weights, const struct layer *follower,
+                        const float *norm, const struct layer *activation)
 {
     const struct layer *layer = step->layer;
     float scale[CHANNELS_MAX], shift[CHANNELS_MAX];
     dnnl_primitive_desc_t descriptor = NULL;
-    int result = conv_descriptor(plan, step, fuse_swish, norm != NULL, &descriptor);
+    int result = conv_descriptor(plan, step, activation, norm != NULL, &descriptor);
     if (result)
         return result;
     step->source = *dnnl_primitive_desc_query_md(descriptor, dnnl_query_src_md, 0);
@@ -173,7 +199,7 @@ static int compile_conv(struct plan *plan, struct step *step, const float *weigh
     result = check(dnnl_primitive_create(&step->conv, descriptor), "create a convolution");
     dnnl_primitive_desc_destroy(descriptor);
     if (norm)
-        norm_factors(norm, layer->out, plan->net.epsilon, scale, shift);
+        follower_factors(follower, norm, plan->net.epsilon, scale, shift);
     if (!result)
         result = place_weights(plan, step, weights, norm ? scale : NULL);
     if (!result && norm) {
@@ -221,7 +247,7 @@ static void assign_slots(struct plan *plan)
     for (int i = 0; i < plan->steps; i++) {
         struct step *step = &plan->step[i];
         int index = (int)(step->layer - plan->net.layer), in_place = step->kind == STEP_SE ||
-                                                                     step->kind == STEP_SWISH ||
+                                                                     step->kind == STEP_SWISH || step->kind == STEP_RELU ||
                                                                      step->kind == STEP_NORM || step->kind == STEP_ADD;
         step->source_slot = current;
         step->add_slot = kept_layer >= 0 ? kept : 0;
@@ -263,6 +289,7 @@ static enum step_kind step_kind_of(enum layer_kind kind)
     static const enum step_kind kinds[] = {
         [LAYER_CONV] = STEP_CONV, [LAYER_BATCH_NORM] = STEP_NORM, [LAYER_SWISH] = STEP_SWISH,
         [LAYER_SE] = STEP_SE,     [LAYER_ADD] = STEP_ADD,         [LAYER_POOL] = STEP_POOL,
+        [LAYER_BIAS] = STEP_NORM, [LAYER_RELU] = STEP_RELU,       [LAYER_MAX_POOL] = STEP_MAX_POOL,
     };
     return kinds[kind];
 }
@@ -273,11 +300,21 @@ static int compile_standing_norm(struct plan *plan, struct step *step, const flo
     step->values = malloc(2 * (size_t)channels * sizeof *step->values);
     if (!step->values)
         return error_set(ERROR_SYSTEM, "out of memory for weights");
-    norm_factors(parameters, channels, plan->net.epsilon, step->values, step->values + channels);
+    follower_factors(step->layer, parameters, plan->net.epsilon, step->values, step->values + channels);
     return 0;
 }
 
-/* Compiles the layers from `*index` that one step covers: conv [+ norm [+ swish]] is one. */
+static int is_follower(enum layer_kind kind)
+{
+    return kind == LAYER_BATCH_NORM || kind == LAYER_BIAS;
+}
+
+static int is_activation(enum layer_kind kind)
+{
+    return kind == LAYER_SWISH || kind == LAYER_RELU;
+}
+
+/* Compiles the layers from `*index` that one step covers: conv [+ norm or bias [+ swish or ReLU]] is one. */
 static int compile_step(struct plan *plan, int *index, const float **parameters, int *side, int fold)
 {
     const struct net *net = &plan->net;
@@ -290,19 +327,20 @@ static int compile_step(struct plan *plan, int *index, const float **parameters,
     *parameters += layer_parameter_count(layer);
     if (layer->kind == LAYER_CONV) {
         const float *norm = NULL;
-        int swish = 0;
-        if (fold && last + 1 < net->layers && net->layer[last + 1].kind == LAYER_BATCH_NORM && !is_kept(net, last)) {
+        const struct layer *follower = NULL, *activation = NULL;
+        if (fold && last + 1 < net->layers && is_follower(net->layer[last + 1].kind) && !is_kept(net, last)) {
             norm = *parameters;
-            *parameters += layer_parameter_count(&net->layer[++last]);
-            if (last + 1 < net->layers && net->layer[last + 1].kind == LAYER_SWISH && !is_kept(net, last))
-                swish = ++last > 0;
+            follower = &net->layer[++last];
+            *parameters += layer_parameter_count(follower);
+            if (last + 1 < net->layers && is_activation(net->layer[last + 1].kind) && !is_kept(net, last))
+                activation = &net->layer[++last];
         }
-        result = compile_conv(plan, step, at, norm, swish);
+        result = compile_conv(plan, step, at, follower, norm, activation);
         if (last > *index)
             step->layer = &net->layer[last]; /* its output is the output of the last layer folded in */
     } else if (layer->kind == LAYER_SE)
         result = compile_se(step, at);
-    else if (layer->kind == LAYER_BATCH_NORM)
+    else if (is_follower(layer->kind))
         result = compile_standing_norm(plan, step, at);
     size_t pixels = (size_t)step->out_side * (size_t)step->out_side;
     step->out_floats = pixels * (size_t)step->layer->out;
@@ -474,6 +512,23 @@ static void run_norm(const struct step *step, const float *source, float *target
             target[i + c] = source[i + c] * scale[c] + shift[c];
 }
 
+/* source [side][side][channels]; the squares lie inside. */
+static void run_max_pool(const struct step *step, const float *source, float *target)
+{
+    size_t channels = (size_t)step->layer->out, row = (size_t)step->in_side * channels;
+    int kernel = step->layer->kernel, stride = step->layer->stride;
+    for (int y = 0; y < step->out_side; y++)
+        for (int x = 0; x < step->out_side; x++, target += channels) {
+            const float *corner = source + (size_t)(y * stride) * row + (size_t)(x * stride) * channels;
+            memcpy(target, corner, channels * sizeof *target);
+            for (int k = 1; k < kernel * kernel; k++) {
+                const float *other = corner + (size_t)(k / kernel) * row + (size_t)(k % kernel) * channels;
+                for (size_t c = 0; c < channels; c++)
+                    target[c] = other[c] > target[c] ? other[c] : target[c];
+            }
+        }
+}
+
 static int run_step(const struct plan *plan, const struct step *step, struct lane *lane, const float *source,
                     const float *added, float *target)
 {
@@ -494,6 +549,15 @@ static int run_step(const struct plan *plan, const struct step *step, struct lan
     case STEP_ADD:
         for (size_t i = 0; i < count; i++)
             target[i] = source[i] + added[i];
+        return 0;
+    case STEP_RELU:
+        for (size_t i = 0; i < count; i++) {
+            float positive = source[i] > 0 ? source[i] : 0, ceiling = step->layer->ceiling;
+            target[i] = ceiling > 0 && positive > ceiling ? ceiling : positive;
+        }
+        return 0;
+    case STEP_MAX_POOL:
+        run_max_pool(step, source, target);
         return 0;
     case STEP_POOL:
         mean_over_pixels(source, (size_t)step->in_side * (size_t)step->in_side, (size_t)step->layer->out, lane->small,
@@ -632,11 +696,13 @@ int cpu_calibrate(struct workers *workers, const struct net *net, const float *i
     for (int i = 0; i < plan->steps && !result; i++) {
         struct step *step = &plan->step[i];
         int index = (int)(step->layer - plan->net.layer);
-        if (step->kind == STEP_NORM)
+        if (step->layer->kind == LAYER_BATCH_NORM)
             calibrate_norm(plan, step, buffer[at], count, parameters);
         calibration.step = step;
         calibration.from = buffer[at];
-        calibration.to = step->kind == STEP_CONV || step->kind == STEP_POOL ? buffer[!at] : buffer[at];
+        calibration.to = step->kind == STEP_CONV || step->kind == STEP_POOL || step->kind == STEP_MAX_POOL
+                             ? buffer[!at]
+                             : buffer[at];
         calibration.kept = step->kind == STEP_ADD && step->layer->from == kept_layer ? buffer[2] : NULL;
         workers_run(workers, calibrate_image, &calibration, (long)count);
         at = calibration.to == buffer[!at] ? !at : at;

@@ -16,7 +16,17 @@
 
 #define BLOCK_ROWS 512 /* pixels of one task */
 
-enum stage_kind { STAGE_CONV, STAGE_NORM, STAGE_SWISH, STAGE_SE, STAGE_ADD, STAGE_POOL };
+enum stage_kind {
+    STAGE_CONV,
+    STAGE_NORM,
+    STAGE_SWISH,
+    STAGE_SE,
+    STAGE_ADD,
+    STAGE_POOL,
+    STAGE_BIAS,
+    STAGE_RELU,
+    STAGE_MAX_POOL,
+};
 
 struct stage {
     enum stage_kind kind;
@@ -103,6 +113,7 @@ static enum stage_kind stage_kind_of(enum layer_kind kind)
     static const enum stage_kind kinds[] = {
         [LAYER_CONV] = STAGE_CONV, [LAYER_BATCH_NORM] = STAGE_NORM, [LAYER_SWISH] = STAGE_SWISH,
         [LAYER_SE] = STAGE_SE,     [LAYER_ADD] = STAGE_ADD,         [LAYER_POOL] = STAGE_POOL,
+        [LAYER_BIAS] = STAGE_BIAS, [LAYER_RELU] = STAGE_RELU,       [LAYER_MAX_POOL] = STAGE_MAX_POOL,
     };
     return kinds[kind];
 }
@@ -727,6 +738,80 @@ static void pool_back_image(void *context, long image, int worker)
             to[p * channels + c] = gradient[c] / (float)pixels;
 }
 
+/* --- the layers of nets without batch norm ------------------------------------------------------------------------ */
+
+static void bias_image(void *context, long image, int worker)
+{
+    const struct work *work = context;
+    size_t channels = (size_t)work->stage->layer->out, count = work->stage->out_floats;
+    const float *input = work->input + (size_t)image * count, *bias = work->parameters;
+    float *output = work->stage->output + (size_t)image * count;
+    (void)worker;
+    for (size_t i = 0; i < count; i += channels)
+        for (size_t c = 0; c < channels; c++)
+            output[i + c] = input[i + c] + bias[c];
+}
+
+/* The input's gradient is the output's; the bias has its sum. */
+static void bias_back_part(void *context, long part, int worker)
+{
+    const struct work *work = context;
+    struct training *training = work->training;
+    size_t channels = (size_t)work->stage->layer->out, pixels = work->stage->out_floats / channels;
+    float *gradient = training->lane_gradient[part];
+    (void)worker;
+    memset(gradient, 0, channels * sizeof *gradient);
+    for (size_t n = 0; n < part_size(training, part); n++)
+        train_kernels()->channel_sums(work->gradient + (part_start(training, part) + n) * work->stage->out_floats, NULL,
+                                      pixels, channels, gradient);
+}
+
+static void relu_image(void *context, long image, int worker)
+{
+    const struct work *work = context;
+    size_t count = work->stage->in_floats, at = (size_t)image * count;
+    const float *input = work->input + at;
+    float ceiling = work->stage->layer->ceiling > 0 ? work->stage->layer->ceiling : INFINITY;
+    (void)worker;
+    for (size_t i = 0; i < count; i++)
+        if (work->gradient)
+            work->gradient[at + i] = input[i] > 0 && input[i] < ceiling ? work->gradient[at + i] : 0;
+        else
+            work->stage->output[at + i] = input[i] > 0 ? (input[i] < ceiling ? input[i] : ceiling) : 0;
+}
+
+/* The largest value of a square, the first of equal ones: its place in the image's input. */
+static size_t largest_in_square(const struct stage *stage, const float *input, int y, int x, size_t channel)
+{
+    int kernel = stage->layer->kernel, stride = stage->layer->stride;
+    size_t channels = (size_t)stage->layer->in, best = 0;
+    for (int k = 0; k < kernel * kernel; k++) {
+        int row = y * stride + k / kernel, column = x * stride + k % kernel;
+        size_t at = ((size_t)row * (size_t)stage->in_side + (size_t)column) * channels + channel;
+        best = k == 0 || input[at] > input[best] ? at : best;
+    }
+    return best;
+}
+
+static void max_pool_image(void *context, long image, int worker)
+{
+    const struct work *work = context;
+    const struct stage *stage = work->stage;
+    size_t channels = (size_t)stage->layer->in, side = (size_t)stage->out_side;
+    const float *input = work->input + (size_t)image * stage->in_floats;
+    (void)worker;
+    if (work->gradient)
+        memset(work->to + (size_t)image * stage->in_floats, 0, stage->in_floats * sizeof *work->to);
+    for (size_t i = 0; i < stage->out_floats; i++) {
+        size_t pixel = i / channels, out = (size_t)image * stage->out_floats + i;
+        size_t from = largest_in_square(stage, input, (int)(pixel / side), (int)(pixel % side), i % channels);
+        if (work->gradient)
+            work->to[(size_t)image * stage->in_floats + from] += work->gradient[out];
+        else
+            stage->output[out] = input[from];
+    }
+}
+
 /* --- the passes --------------------------------------------------------------------------------------------------- */
 
 static const float *input_of(const struct training *training, int stage)
@@ -758,6 +843,15 @@ static int stage_forward(struct training *training, int index, float *parameters
         break;
     case STAGE_POOL:
         for_each(&work, pool_image, training->count);
+        break;
+    case STAGE_BIAS:
+        for_each(&work, bias_image, training->count);
+        break;
+    case STAGE_RELU:
+        for_each(&work, relu_image, training->count);
+        break;
+    case STAGE_MAX_POOL:
+        for_each(&work, max_pool_image, training->count);
         break;
     }
     return 0;
@@ -807,12 +901,23 @@ static void stage_backward(const struct work *work)
     case STAGE_ADD:
         for_each(work, add_back_image, training->count);
         break;
+    case STAGE_BIAS:
+        for_each(work, bias_back_part, (size_t)training->parts);
+        add_parts(work);
+        break;
+    case STAGE_RELU:
+        for_each(work, relu_image, training->count);
+        break;
+    case STAGE_MAX_POOL:
+        if (work->to)
+            for_each(work, max_pool_image, training->count);
+        break;
     }
 }
 
 static int works_in_place(enum stage_kind kind)
 {
-    return kind != STAGE_CONV && kind != STAGE_POOL;
+    return kind != STAGE_CONV && kind != STAGE_POOL && kind != STAGE_MAX_POOL;
 }
 
 /* The stage whose output a later addition reads, while that addition's gradient waits for it; -1: none. */

@@ -14,6 +14,8 @@ size_t layer_parameter_count(const struct layer *layer)
         return out * (in / (size_t)layer->groups) * (size_t)layer->kernel * (size_t)layer->kernel;
     case LAYER_BATCH_NORM:
         return 4 * out;
+    case LAYER_BIAS:
+        return out;
     case LAYER_SE:
         return 2 * in * (size_t)layer->reduced + (size_t)layer->reduced + in;
     default:
@@ -31,10 +33,11 @@ size_t net_parameter_count(const struct net *net)
 
 int layer_output_side(const struct net *net, const struct layer *layer, int side, int *ret_before)
 {
-    if (layer->kind != LAYER_CONV) {
-        *ret_before = 0;
+    *ret_before = 0;
+    if (layer->kind == LAYER_MAX_POOL || (layer->kind == LAYER_CONV && layer->unpadded))
+        return (side - layer->kernel) / layer->stride + 1;
+    if (layer->kind != LAYER_CONV)
         return layer->kind == LAYER_POOL ? 1 : side;
-    }
     if (net->padding == PADDING_SYMMETRIC) {
         *ret_before = ((layer->stride - 1) + (layer->kernel - 1)) / 2;
         return (side + 2 * *ret_before - layer->kernel) / layer->stride + 1;
@@ -73,6 +76,8 @@ int net_tensors(const struct net *net, struct net_tensor *tensor, int limit)
         if (layer->kind == LAYER_CONV)
             n = add_tensor(tensor, limit, n, layer->name, "weight", &offset, 4, layer->out, layer->in / layer->groups,
                            layer->kernel, layer->kernel);
+        if (layer->kind == LAYER_BIAS)
+            n = add_tensor(tensor, limit, n, layer->name, "bias", &offset, 1, layer->out, 1, 1, 1);
         for (int j = 0; j < 4 && layer->kind == LAYER_BATCH_NORM; j++)
             n = add_tensor(tensor, limit, n, layer->name, norms[j], &offset, 1, layer->out, 1, 1, 1);
         if (layer->kind == LAYER_SE) {
@@ -99,6 +104,14 @@ static void fill_normal(float *values, size_t count, double deviation, uint64_t 
     }
 }
 
+static void fill_uniform(float *values, size_t count, double range, uint64_t seed, uint32_t tensor)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct philox random = philox(seed, (uint32_t)(i / 4), tensor, 0, PHILOX_WEIGHTS);
+        values[i] = (float)(range * (2 * (double)philox_uniform(random.word[i % 4]) - 1));
+    }
+}
+
 /*
  * The last scale of a residual branch starts small, so that a block starts close to the identity (Goyal et al. 2017, arXiv
  * 1706.02677, section 5.1, has 0). A trunk that is never trained then keeps what its early layers saw: on 807 real
@@ -120,8 +133,13 @@ void net_random_parameters(const struct net *net, uint64_t seed, float *paramete
         size_t count = layer_parameter_count(layer), in = (size_t)layer->in, reduced = (size_t)layer->reduced;
         memset(parameters, 0, count * sizeof *parameters);
         if (layer->kind == LAYER_CONV) {
-            double fan_out = (double)layer->kernel * layer->kernel * layer->out / layer->groups;
-            fill_normal(parameters, count, sqrt(2 / fan_out), seed, tensor);
+            double taps = (double)layer->kernel * layer->kernel, fan_out = taps * layer->out / layer->groups;
+            if (i + 1 < net->layers && net->layer[i + 1].kind == LAYER_BIAS)
+                fill_uniform(parameters, count, sqrt(6 / (taps * layer->in / layer->groups + fan_out)), seed, tensor);
+            else
+                fill_normal(parameters, count, sqrt(2 / fan_out), seed, tensor);
+            tensor += 1;
+        } else if (layer->kind == LAYER_BIAS) {
             tensor += 1;
         } else if (layer->kind == LAYER_BATCH_NORM) {
             for (int c = 0; c < layer->out; c++) {

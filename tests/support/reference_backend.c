@@ -137,6 +137,36 @@ static void squeeze_and_excite(const struct layer *layer, const float *parameter
     free(narrow);
 }
 
+/* Calls `visit` for every output value with the place of the largest input of its square, the first of equal ones. */
+static void each_largest(const struct layer *layer, const struct map *source, const struct map *target,
+                         void (*visit)(double *input, double *output, void *context), void *context)
+{
+    for (int n = 0; n < target->images; n++)
+        for (int y = 0; y < target->side; y++)
+            for (int x = 0; x < target->side; x++)
+                for (int c = 0; c < layer->out; c++) {
+                    double *best = &pixel(source, n, y * layer->stride, x * layer->stride)[c];
+                    for (int v = 0; v < layer->kernel; v++)
+                        for (int u = 0; u < layer->kernel; u++) {
+                            double *other = &pixel(source, n, y * layer->stride + v, x * layer->stride + u)[c];
+                            best = *other > *best ? other : best;
+                        }
+                    visit(best, &pixel(target, n, y, x)[c], context);
+                }
+}
+
+static void take_largest(double *input, double *output, void *context)
+{
+    (void)context;
+    *output = *input;
+}
+
+static double rectify(double x, const struct layer *layer)
+{
+    double ceiling = layer->ceiling > 0 ? (double)layer->ceiling : INFINITY;
+    return fmin(fmax(x, 0), ceiling);
+}
+
 static void run_layer(const struct net *net, const struct layer *layer, const float *parameters, float *store,
                       const struct map *source, const struct map *added, struct map *target)
 {
@@ -163,6 +193,17 @@ static void run_layer(const struct net *net, const struct layer *layer, const fl
         for (int n = 0; n < target->images; n++)
             for (int c = 0; c < layer->out; c++)
                 pixel(target, n, 0, 0)[c] = mean_of_channel(source, n, c);
+        break;
+    case LAYER_BIAS:
+        for (size_t i = 0; i < count; i++)
+            target->value[i] = source->value[i] + (double)parameters[i % (size_t)layer->out];
+        break;
+    case LAYER_RELU:
+        for (size_t i = 0; i < count; i++)
+            target->value[i] = rectify(source->value[i], layer);
+        break;
+    case LAYER_MAX_POOL:
+        each_largest(layer, source, target, take_largest, NULL);
         break;
     }
 }
@@ -333,6 +374,18 @@ struct training {
     struct train_pass train;
 };
 
+/* Adds an output's gradient where its value came from. */
+struct returning {
+    const struct map *source, *back, *flow, *target;
+};
+
+static void return_gradient(double *input, double *output, void *context)
+{
+    const struct returning *returning = context;
+    returning->flow->value[input - returning->source->value] +=
+        returning->back->value[output - returning->target->value];
+}
+
 static void layer_back(const struct training *training, int index, const float *parameters, struct map *flow,
                        double *slope)
 {
@@ -371,6 +424,22 @@ static void layer_back(const struct training *training, int index, const float *
                         pixel(&flow[index], n, y, x)[c] +=
                             pixel(back, n, 0, 0)[c] / ((double)source->side * source->side);
         break;
+    case LAYER_BIAS:
+        for (size_t i = 0; i < count; i++) {
+            slope[i % (size_t)layer->out] += back->value[i];
+            flow[index].value[i] += back->value[i];
+        }
+        break;
+    case LAYER_RELU:
+        for (size_t i = 0; i < count; i++)
+            if (source->value[i] > 0 && rectify(source->value[i], layer) == source->value[i])
+                flow[index].value[i] += back->value[i];
+        break;
+    case LAYER_MAX_POOL: {
+        struct returning returning = {source, back, &flow[index], &training->pass.map[index + 1]};
+        each_largest(layer, source, returning.target, return_gradient, &returning);
+        break;
+    }
     }
 }
 
@@ -464,6 +533,13 @@ static void close_reference(struct backend_context *context)
     free(context);
 }
 
+static void for_each(struct backend_context *context, backend_task *task, void *task_context, long items)
+{
+    (void)context;
+    for (long i = 0; i < items; i++)
+        task(task_context, i, 0);
+}
+
 static int threads(const struct backend_context *context)
 {
     return context->threads;
@@ -514,6 +590,7 @@ const struct backend backend_reference = {
     .open = open_reference,
     .close = close_reference,
     .threads = threads,
+    .for_each = for_each,
     .compile = compile,
     .free_plan = free_plan,
     .forward = forward,

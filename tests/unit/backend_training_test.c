@@ -22,12 +22,15 @@
 static const struct backend *const backends[] = {&backend_cpu};
 #define BACKENDS (sizeof backends / sizeof *backends)
 
-static const char *const kind_names[] = {"conv", "batch norm", "swish", "squeeze and excitation", "add", "pool"};
+static const char *const kind_names[] = {"conv", "batch norm", "swish", "squeeze and excitation",
+                                         "add",  "pool",       "bias",  "relu",
+                                         "max pool"};
 
 /* Relative error allowed for outputs and gradients after one layer of each kind. */
 static const double tolerance[] = {
     [LAYER_CONV] = 5e-6, [LAYER_BATCH_NORM] = 2e-5, [LAYER_SWISH] = 2e-6,
     [LAYER_SE] = 1e-5,   [LAYER_ADD] = 1e-6,        [LAYER_POOL] = 1e-6,
+    [LAYER_BIAS] = 2e-6, [LAYER_RELU] = 1e-6, [LAYER_MAX_POOL] = 1e-6,
 };
 #define TOLERANCE_NET 1e-4
 #define TOLERANCE_B0  1e-3
@@ -227,11 +230,11 @@ static void convolutions(void **state)
 
 static void other_layers(void **state)
 {
-    static const enum layer_kind kinds[] = {LAYER_BATCH_NORM, LAYER_SWISH, LAYER_POOL};
+    static const enum layer_kind kinds[] = {LAYER_BATCH_NORM, LAYER_SWISH, LAYER_POOL, LAYER_BIAS, LAYER_RELU};
     static const int channels[] = {1, 3, 16, 37};
     struct net net;
     (void)state;
-    for (size_t k = 0; k < 3; k++)
+    for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++)
         for (size_t c = 0; c < 4; c++) {
             begin_net(&net, kind_names[kinds[k]], channels[c], 1, PADDING_SYMMETRIC);
             add_layer(&net, kinds[k], channels[c], channels[c]);
@@ -297,6 +300,42 @@ static void small_nets(void **state)
     check_net(&net, 7, 1, 0, TOLERANCE_NET);
     net.layers = 3; /* ends with the addition */
     check_net(&net, 2, 1, 0, TOLERANCE_NET);
+}
+
+/* Ceilings that some values reach, squares that leave a border over, and convolutions as large as the image. */
+static void layers_without_norm(void **state)
+{
+    static const int channels[] = {1, 5, 16};
+    struct net net;
+    (void)state;
+    for (size_t c = 0; c < 3; c++)
+        for (size_t b = 0; b < 2; b++)
+            for (int side = 2; side <= 9; side++) {
+                begin_net(&net, "relu6", channels[c], side, PADDING_SAME);
+                add_layer(&net, LAYER_RELU, channels[c], channels[c])->ceiling = 0.6f;
+                check_net(&net, batches[b], 1, 0, tolerance[LAYER_RELU]);
+                for (int kernel = 2; kernel <= (side < 3 ? side : 3); kernel++) {
+                    begin_net(&net, "max pool", channels[c], side, PADDING_SAME);
+                    struct layer *pool = add_layer(&net, LAYER_MAX_POOL, channels[c], channels[c]);
+                    pool->kernel = kernel;
+                    pool->stride = 2;
+                    check_net(&net, batches[b], 1, 0, tolerance[LAYER_MAX_POOL]);
+                }
+                begin_net(&net, "dense", channels[c], side, PADDING_SAME);
+                add_conv(&net, channels[c], 11, side, 1, 1);
+                net.layer[0].unpadded = 1;
+                check_net(&net, batches[b], 1, 0, tolerance[LAYER_CONV]);
+            }
+}
+
+static void named_nets(void **state)
+{
+    struct net net;
+    (void)state;
+    assert_int_equal(net_by_name("walmsley2020", 1, 32, &net), 0);
+    check_net(&net, 5, 1, 0, TOLERANCE_NET);
+    assert_int_equal(net_by_name("tf_efficientnet_lite0", 3, 33, &net), 0);
+    check_net(&net, 4, 1, 0, TOLERANCE_B0);
 }
 
 /* Branches are dropped as often as asked for, differently from galaxy to galaxy, step to step and seed to seed. */
@@ -493,7 +532,7 @@ int main(void)
         cmocka_unit_test(other_layers),
         cmocka_unit_test(squeeze_and_excitation),
         cmocka_unit_test(one_value),
-        cmocka_unit_test(small_nets),
+        cmocka_unit_test(layers_without_norm), cmocka_unit_test(named_nets), cmocka_unit_test(small_nets),
         cmocka_unit_test(stochastic_depth),
         cmocka_unit_test(finite_differences),
         cmocka_unit_test(same_bits_again),
