@@ -25,7 +25,7 @@ struct catalogue {
     char record_text[CATALOGUE_LINE_BYTES_MAX];
     char *field[COLUMNS_MAX]; /* into record_text */
     int fields;
-    int role[COLUMNS_MAX]; /* enum column_role, or the index of an answer */
+    int role[COLUMNS_MAX];   /* enum column_role, or the index of an answer */
     char *name[COLUMNS_MAX]; /* into header_text */
     char header_text[CATALOGUE_LINE_BYTES_MAX];
     int columns, vote_columns, ignored_columns;

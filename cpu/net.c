@@ -246,9 +246,9 @@ static void assign_slots(struct plan *plan)
     int current = 0, kept_layer = -1, kept = 2;
     for (int i = 0; i < plan->steps; i++) {
         struct step *step = &plan->step[i];
-        int index = (int)(step->layer - plan->net.layer), in_place = step->kind == STEP_SE ||
-                                                                     step->kind == STEP_SWISH || step->kind == STEP_RELU ||
-                                                                     step->kind == STEP_NORM || step->kind == STEP_ADD;
+        int index = (int)(step->layer - plan->net.layer),
+            in_place = step->kind == STEP_SE || step->kind == STEP_SWISH || step->kind == STEP_RELU ||
+                       step->kind == STEP_NORM || step->kind == STEP_ADD;
         step->source_slot = current;
         step->add_slot = kept_layer >= 0 ? kept : 0;
         if (is_kept(&plan->net, index)) {
@@ -700,9 +700,8 @@ int cpu_calibrate(struct workers *workers, const struct net *net, const float *i
             calibrate_norm(plan, step, buffer[at], count, parameters);
         calibration.step = step;
         calibration.from = buffer[at];
-        calibration.to = step->kind == STEP_CONV || step->kind == STEP_POOL || step->kind == STEP_MAX_POOL
-                             ? buffer[!at]
-                             : buffer[at];
+        calibration.to = step->kind == STEP_CONV || step->kind == STEP_POOL || step->kind == STEP_MAX_POOL ? buffer[!at]
+                                                                                                           : buffer[at];
         calibration.kept = step->kind == STEP_ADD && step->layer->from == kept_layer ? buffer[2] : NULL;
         workers_run(workers, calibrate_image, &calibration, (long)count);
         at = calibration.to == buffer[!at] ? !at : at;

@@ -215,8 +215,8 @@ int run_evaluate(const struct config *config, const char *oracle, int json)
 
 int run_model_summary(const struct config *config, int json)
 {
-    static const char *const kinds[] = {"convolution", "batch norm", "swish", "squeeze-excite", "add", "pool",
-                                        "bias",        "relu",       "max pool"};
+    static const char *const kinds[] = {"convolution", "batch norm", "swish", "squeeze-excite", "add",
+                                        "pool",        "bias",       "relu",  "max pool"};
     static struct net net;
     static struct schema schema;
     if (setup_schema(config, &schema)) {

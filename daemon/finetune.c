@@ -94,9 +94,9 @@ static int open_fit(struct finetune *finetune)
 static int open_finetune(struct finetune *finetune)
 {
     const struct finetune_options *options = finetune->options;
-    struct training_source source = {options->catalogue,  options->test_catalogue,
-                                     options->labels,     options->task,
-                                     options->out,        (uint64_t)finetune->config->seed};
+    struct training_source source = {options->catalogue, options->test_catalogue,
+                                     options->labels,    options->task,
+                                     options->out,       (uint64_t)finetune->config->seed};
     config_recipe(finetune->config, &finetune->recipe);
     net_efficientnet_b0((int)finetune->config->image_channels, (int)finetune->config->trunk_side, &finetune->net);
     int result = setup_schema(finetune->config, &finetune->schema);
@@ -152,9 +152,9 @@ static int save_epoch(struct finetune *finetune)
 /* The message of a loss that is not finite, with the galaxy's name. */
 static int name_galaxy(const struct finetune *finetune, int result)
 {
-    return result == ERROR_INPUT ? error_prefix(result, "galaxy %s: ",
-                                                finetune->set.id_str[trunk_fit_bad_row(finetune->fit)])
-                                 : result;
+    return result == ERROR_INPUT
+               ? error_prefix(result, "galaxy %s: ", finetune->set.id_str[trunk_fit_bad_row(finetune->fit)])
+               : result;
 }
 
 static int train(struct finetune *finetune)
@@ -238,7 +238,8 @@ static int judge(const struct finetune *finetune, const uint64_t *row, size_t co
     if (!count)
         return 0;
     int result = trunk_fit_judge(finetune->fit, trunk_fit_best(finetune->fit), row, count, &judged);
-    json_t *part = json_pack("{s:I,s:o}", "galaxies", (json_int_t)count, "loss", number_or_null(judged.validation_loss));
+    json_t *part =
+        json_pack("{s:I,s:o}", "galaxies", (json_int_t)count, "loss", number_or_null(judged.validation_loss));
     if (finetune->set.target.kind == TARGET_CLASSES) {
         double interval[2];
         training_report_interval(judged.quality, count, interval);
@@ -281,10 +282,9 @@ static void print_part(const json_t *report, const char *name)
                json_number_value(json_array_get(interval, 0)), json_number_value(json_array_get(interval, 1)));
     else
         printf("RMSE %.4f\n", json_number_value(json_object_get(part, "rmse")));
-    json_object_foreach(json_object_get((json_t *)(uintptr_t)part, "questions"), key, question)
-        printf("           %-24s NLL %.4f, best constant %.4f\n", key,
-               json_number_value(json_object_get(question, "nll")),
-               json_number_value(json_object_get(question, "constant_nll")));
+    json_object_foreach(json_object_get((json_t *)(uintptr_t)part, "questions"), key, question) printf(
+        "           %-24s NLL %.4f, best constant %.4f\n", key, json_number_value(json_object_get(question, "nll")),
+        json_number_value(json_object_get(question, "constant_nll")));
 }
 
 static void print_report(const json_t *report, int json)

@@ -79,7 +79,8 @@ static const struct verb {
     {"evaluate", "[--config FILE] --oracle CATALOGUE [--json]",          0, do_evaluate,
      "every stored model on the test galaxies"                                                                                             },
     {"finetune",
-     "CATALOGUE --out FOLDER [--labels COLUMN] [--task KIND] [--test CATALOGUE] [--weights FILE] [--set SECTION.KEY=VALUE] "
+     "CATALOGUE --out FOLDER [--labels COLUMN] [--task KIND] [--test CATALOGUE] [--weights FILE] [--set "
+     "SECTION.KEY=VALUE] "
      "[--config FILE] [--json]",                                         1, do_finetune, "teach the network on a labelled catalogue"       },
     {"model",    "summary [--config FILE] [--json]",                     1, do_model,    "the network, layer by layer"                     },
     {"worker",   "--endpoint ENDPOINT [--config FILE]",                  0, do_worker,
@@ -107,18 +108,18 @@ static int parse(struct options *options, const struct verb *verb, int count, ch
         const char **text;
         int *flag;
     } known[] = {
-        {"--config",        &options->config,                 NULL                   },
-        {"--oracle",        &options->oracle,                 NULL                   },
-        {"--endpoint",      &options->endpoint,               NULL                   },
-        {"--labels",        &options->labels,                 NULL                   },
-        {"--task",          &options->task,                   NULL                   },
-        {"--test",          &options->test,                   NULL                   },
-        {"--weights",       &options->weights,                NULL                   },
-        {"--out",           &options->out,                    NULL                   },
-        {"--set",           options->set,                     NULL                   },
-        {"--json",          NULL,                             &options->json         },
-        {"-n",              NULL,                             &options->check_only   },
-        {"--without-votes", NULL,                             &options->without_votes}
+        {"--config",        &options->config,   NULL                   },
+        {"--oracle",        &options->oracle,   NULL                   },
+        {"--endpoint",      &options->endpoint, NULL                   },
+        {"--labels",        &options->labels,   NULL                   },
+        {"--task",          &options->task,     NULL                   },
+        {"--test",          &options->test,     NULL                   },
+        {"--weights",       &options->weights,  NULL                   },
+        {"--out",           &options->out,      NULL                   },
+        {"--set",           options->set,       NULL                   },
+        {"--json",          NULL,               &options->json         },
+        {"-n",              NULL,               &options->check_only   },
+        {"--without-votes", NULL,               &options->without_votes}
     };
     for (int i = 0; i < count; i++) {
         size_t k = 0;

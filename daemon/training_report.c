@@ -101,7 +101,8 @@ static void widen(struct panel *panel, enum series series, int question)
 
 static void draw_frame(struct text *svg, const struct panel *panel, const char *title)
 {
-    text_append(svg, "<text x='%d' y='%d'>%s</text><rect x='%d' y='%d' width='%d' height='%d' fill='none' stroke='#999'/>",
+    text_append(svg,
+                "<text x='%d' y='%d'>%s</text><rect x='%d' y='%d' width='%d' height='%d' fill='none' stroke='#999'/>",
                 panel->left, panel->top - 8, title, panel->left, panel->top, panel->width, panel->height);
     for (int i = 0; i <= 2; i++) {
         double y = panel->top + panel->height * (1 - i / 2.0);
@@ -112,8 +113,7 @@ static void draw_frame(struct text *svg, const struct panel *panel, const char *
                 panel->left + panel->width, panel->top + panel->height + 14, trunk_fit_epochs(panel->fit));
 }
 
-static void draw_line(struct text *svg, const struct panel *panel, enum series series, int question,
-                      const char *colour)
+static void draw_line(struct text *svg, const struct panel *panel, enum series series, int question, const char *colour)
 {
     int epochs = trunk_fit_epochs(panel->fit);
     text_append(svg, "<polyline fill='none' stroke-width='2' stroke='%s' points='", colour);
@@ -151,13 +151,13 @@ static int write_svg(const struct trunk_fit *fit, const struct target *target, c
     int questions = questions_of(target), rows = (questions + PANELS_ACROSS - 1) / PANELS_ACROSS;
     int step_x = PANEL_WIDTH + MARGIN, step_y = PANEL_HEIGHT + MARGIN, width = PANELS_ACROSS * step_x + MARGIN;
     struct text svg = text_new(TEXT_BYTES_MAX);
-    text_append(&svg,
-                "<svg xmlns='http://www.w3.org/2000/svg' width='%d' height='%d' font-family='sans-serif' font-size='13'>"
-                "<rect width='100%%' height='100%%' fill='white'/><text x='%d' y='30' font-size='19'>Training</text>"
-                "<text x='%d' y='30'>best epoch %d of %d; <tspan fill='" TRAIN_COLOUR "'>training, as trained</tspan>, "
-                "<tspan fill='" JUDGED_COLOUR "'>validation</tspan></text>",
-                width, HEAD_HEIGHT + rows * step_y, MARGIN, MARGIN + 100, trunk_fit_best_epoch(fit),
-                trunk_fit_epochs(fit));
+    text_append(
+        &svg,
+        "<svg xmlns='http://www.w3.org/2000/svg' width='%d' height='%d' font-family='sans-serif' font-size='13'>"
+        "<rect width='100%%' height='100%%' fill='white'/><text x='%d' y='30' font-size='19'>Training</text>"
+        "<text x='%d' y='30'>best epoch %d of %d; <tspan fill='" TRAIN_COLOUR "'>training, as trained</tspan>, "
+        "<tspan fill='" JUDGED_COLOUR "'>validation</tspan></text>",
+        width, HEAD_HEIGHT + rows * step_y, MARGIN, MARGIN + 100, trunk_fit_best_epoch(fit), trunk_fit_epochs(fit));
     struct panel panel = {.fit = fit, .left = MARGIN, .top = 80, .width = 480, .height = 220};
     draw_panel(&svg, panel, "loss per galaxy", losses, 2, 0);
     panel.left += 480 + MARGIN + 20;

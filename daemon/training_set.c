@@ -23,12 +23,12 @@ struct reading {
     const struct config *config;
     const struct training_source *source;
     struct training_set *set;
-    char (*path)[1200];  /* [rows] */
+    char (*path)[1200];                 /* [rows] */
     char (*label)[TRAINING_NAME_BYTES]; /* [rows] the label's text, for classes */
-    uint8_t *is_test;    /* [rows] */
-    uint8_t *has_label;  /* [rows] */
-    uint8_t *is_bad;     /* [rows] */
-    char (*reason)[160]; /* [rows] */
+    uint8_t *is_test;                   /* [rows] */
+    uint8_t *has_label;                 /* [rows] */
+    uint8_t *is_bad;                    /* [rows] */
+    char (*reason)[160];                /* [rows] */
     size_t capacity;
 };
 
@@ -56,15 +56,15 @@ static int make_room(struct reading *reading)
         void *array;
         size_t bytes;
     } arrays[] = {
-        {&set->id_str,        sizeof *set->id_str         },
-        {&set->key,           sizeof *set->key            },
+        {&set->id_str,        sizeof *set->id_str          },
+        {&set->key,           sizeof *set->key             },
         {&set->labels,        outputs * sizeof *set->labels},
-        {&reading->path,      sizeof *reading->path       },
-        {&reading->label,     sizeof *reading->label      },
-        {&reading->is_test,   1                           },
-        {&reading->has_label, 1                           },
-        {&reading->is_bad,    1                           },
-        {&reading->reason,    sizeof *reading->reason     },
+        {&reading->path,      sizeof *reading->path        },
+        {&reading->label,     sizeof *reading->label       },
+        {&reading->is_test,   1                            },
+        {&reading->has_label, 1                            },
+        {&reading->is_bad,    1                            },
+        {&reading->reason,    sizeof *reading->reason      },
     };
     int result = 0;
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays && !result; i++)
@@ -125,7 +125,8 @@ static int take_row(struct reading *reading, const struct schema *schema, const 
                     const struct catalogue_row *row, const char *path, const char *folder, int is_test)
 {
     struct training_set *set = reading->set;
-    int result = make_room(reading), from_votes = set->target.kind == TARGET_VOTES || set->target.kind == TARGET_BINOMIAL;
+    int result = make_room(reading),
+        from_votes = set->target.kind == TARGET_VOTES || set->target.kind == TARGET_BINOMIAL;
     if (result)
         return result;
     size_t at = set->rows;
@@ -212,15 +213,17 @@ static int number_classes(struct reading *reading)
         if (!reading->has_label[i] || class_of(set, reading->label[i]) >= 0)
             continue;
         if (set->target.outputs == CLASSES_MAX)
-            return error_set(ERROR_INPUT, "column '%s' holds more than %d different values: for numbers give --task "
-                                          "value",
+            return error_set(ERROR_INPUT,
+                             "column '%s' holds more than %d different values: for numbers give --task "
+                             "value",
                              reading->source->labels, CLASSES_MAX);
         memcpy(set->class_name[set->target.outputs++], reading->label[i], TRAINING_NAME_BYTES);
     }
     if (set->target.outputs < 2)
-        return error_set(ERROR_INPUT, set->target.outputs ? "every label of column '%s' is the same: there is nothing "
-                                                            "to tell apart"
-                                                          : "column '%s' has no label at all",
+        return error_set(ERROR_INPUT,
+                         set->target.outputs ? "every label of column '%s' is the same: there is nothing "
+                                               "to tell apart"
+                                             : "column '%s' has no label at all",
                          reading->source->labels);
     size_t classes = (size_t)set->target.outputs;
     qsort(set->class_name, classes, TRAINING_NAME_BYTES, compare_names);
@@ -305,10 +308,12 @@ static int open_pixels(struct reading *reading)
 {
     const struct config *config = reading->config;
     uint64_t side = (uint64_t)config->image_side, channels = (uint64_t)config->image_channels;
-    struct column_layout layout = {.kind = "training pixels",
-                                   .row_bytes = side * side * channels,
-                                   .parameter_name = {"side", "channels"},
-                                   .parameter = {side, channels}};
+    struct column_layout layout = {
+        .kind = "training pixels",
+        .row_bytes = side * side * channels,
+        .parameter_name = {"side", "channels"},
+        .parameter = {side,   channels  }
+    };
     char path[FILE_PATH_BYTES];
     int result = file_path(path, sizeof path, "%s/pixels", reading->source->folder);
     if (!result)
@@ -361,8 +366,9 @@ static int split(struct reading *reading)
             set->train_row[set->train_count++] = i;
     }
     if (!set->train_count)
-        return error_set(ERROR_INPUT, "no galaxy to train on: of %zu in the catalogues %zu have no label and %zu no "
-                                      "readable image (see bad.csv in the output folder)",
+        return error_set(ERROR_INPUT,
+                         "no galaxy to train on: of %zu in the catalogues %zu have no label and %zu no "
+                         "readable image (see bad.csv in the output folder)",
                          set->rows, set->unlabelled, set->bad);
     return 0;
 }

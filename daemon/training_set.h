@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TRAINING_ROWS_MAX  10000000
+#define TRAINING_ROWS_MAX   10000000
 #define TRAINING_NAME_BYTES 64
 
 struct training_set {

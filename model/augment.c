@@ -27,7 +27,8 @@ static struct draws draw(uint64_t seed, uint64_t key, uint32_t view)
 {
     struct draws draws;
     for (uint32_t i = 0; i < 2; i++) {
-        struct philox random = philox(seed, i << 16 | (uint32_t)(key >> 32 & 0xffff), (uint32_t)key, view, PHILOX_AUGMENT);
+        struct philox random =
+            philox(seed, i << 16 | (uint32_t)(key >> 32 & 0xffff), (uint32_t)key, view, PHILOX_AUGMENT);
         for (int j = 0; j < 4; j++)
             draws.uniform[4 * i + (uint32_t)j] = philox_uniform(random.word[j]);
     }
@@ -75,8 +76,8 @@ static float bilinear(const struct augment_source *source, double column, double
     double left = floor(column), top = floor(row);
     float x = (float)(column - left), y = (float)(row - top);
     int c = (int)left, r = (int)top;
-    float above = (1 - x) * pixel_at(source, c, r, channel, reflected) +
-                  x * pixel_at(source, c + 1, r, channel, reflected);
+    float above =
+        (1 - x) * pixel_at(source, c, r, channel, reflected) + x * pixel_at(source, c + 1, r, channel, reflected);
     float below = (1 - x) * pixel_at(source, c, r + 1, channel, reflected) +
                   x * pixel_at(source, c + 1, r + 1, channel, reflected);
     return (1 - y) * above + y * below;

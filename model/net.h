@@ -35,11 +35,11 @@ struct layer {
     char name[48]; /* prefix of its tensors: "blocks.1.0.conv_dw" */
     int in, out;   /* channels */
     int kernel, stride, groups;
-    int unpadded; /* LAYER_CONV: no padding; with kernel = side of the input, a dense layer */
-    int reduced; /* LAYER_SE: width of the bottleneck */
-    int from;    /* LAYER_ADD: index of the layer whose output is added */
+    int unpadded;  /* LAYER_CONV: no padding; with kernel = side of the input, a dense layer */
+    int reduced;   /* LAYER_SE: width of the bottleneck */
+    int from;      /* LAYER_ADD: index of the layer whose output is added */
     float ceiling; /* LAYER_RELU */
-    float drop;  /* LAYER_ADD: probability of stochastic depth in training; 0 = none */
+    float drop;    /* LAYER_ADD: probability of stochastic depth in training; 0 = none */
 };
 
 #define NET_LAYERS_MAX 256

@@ -30,8 +30,8 @@ int net_by_name(const char *name, int channels, int side, struct net *ret_net)
         if (strcmp(nets[i].name, name) != 0)
             continue;
         if (side < SIDE_MIN || side % nets[i].multiple)
-            return error_set(ERROR_INPUT, "%s cannot see images of %d pixels: at least %d, a multiple of %d", name, side,
-                             SIDE_MIN, nets[i].multiple);
+            return error_set(ERROR_INPUT, "%s cannot see images of %d pixels: at least %d, a multiple of %d", name,
+                             side, SIDE_MIN, nets[i].multiple);
         nets[i].build(channels, side, ret_net);
         if (nets[i].tensorflow)
             net_use_tensorflow_conventions(ret_net);

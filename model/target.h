@@ -21,7 +21,7 @@ enum target_kind { TARGET_VOTES, TARGET_BINOMIAL, TARGET_CLASSES, TARGET_VALUES 
 struct target {
     enum target_kind kind;
     int outputs;
-    const struct schema *schema; /* TARGET_VOTES */
+    const struct schema *schema;            /* TARGET_VOTES */
     float class_weight[TARGET_OUTPUTS_MAX]; /* TARGET_CLASSES */
 };
 

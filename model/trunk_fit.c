@@ -24,7 +24,8 @@ static int check_recipe(const struct trunk_recipe *recipe)
     if (recipe->epochs_max < 1 || recipe->epochs_max > TRUNK_FIT_EPOCHS_MAX)
         return error_set(ERROR_INPUT, "%d epochs: 1 to %d", recipe->epochs_max, TRUNK_FIT_EPOCHS_MAX);
     if (!(recipe->learning_rate > 0) || recipe->weight_decay < 0 || recipe->dropout < 0 || recipe->dropout >= 1)
-        return error_set(ERROR_INPUT, "learning rate %g, weight decay %g, dropout %g: above 0; at least 0; 0 to below 1",
+        return error_set(ERROR_INPUT,
+                         "learning rate %g, weight decay %g, dropout %g: above 0; at least 0; 0 to below 1",
                          recipe->learning_rate, recipe->weight_decay, recipe->dropout);
     return 0;
 }
@@ -45,8 +46,9 @@ static int check_data(const struct target *target, const struct trunk_recipe *re
     if (!labelled)
         return error_set(ERROR_INPUT, "no galaxy to train on has a label");
     if (recipe->live_norm && (data->train_count < 2 || recipe->batch < 2))
-        return error_set(ERROR_INPUT, "batch norm learns from the spread within a batch: at least 2 galaxies per batch "
-                                      "(there are %zu, batch %d), or frozen batch norm",
+        return error_set(ERROR_INPUT,
+                         "batch norm learns from the spread within a batch: at least 2 galaxies per batch "
+                         "(there are %zu, batch %d), or frozen batch norm",
                          data->train_count, recipe->batch);
     for (size_t k = 0; k < outputs && target->kind == TARGET_CLASSES; k++)
         if (class_rows[k] == data->train_count)
@@ -80,8 +82,8 @@ int net_blocks(const struct net *net, int *block)
 static void add_chunks(struct trunk_fit *fit, size_t offset, size_t count, double factor)
 {
     for (size_t at = 0; at < count && fit->chunks < TRUNK_FIT_CHUNKS_MAX; at += TRUNK_FIT_CHUNK)
-        fit->chunk[fit->chunks++] = (struct trunk_chunk){
-            offset + at, count - at < TRUNK_FIT_CHUNK ? count - at : TRUNK_FIT_CHUNK, factor};
+        fit->chunk[fit->chunks++] =
+            (struct trunk_chunk){offset + at, count - at < TRUNK_FIT_CHUNK ? count - at : TRUNK_FIT_CHUNK, factor};
 }
 
 /* What learns, and how fast: blocks from the top, running statistics never. */
@@ -137,9 +139,9 @@ static int open_memory(struct trunk_fit *fit)
     failed |= !(fit->order = malloc(fit->data.train_count * sizeof *fit->order));
     failed |= !(fit->batch_key = malloc(batch * sizeof *fit->batch_key));
     failed |= !(fit->history = calloc((size_t)fit->recipe.epochs_max + 1, sizeof *fit->history));
-    return failed ? error_set(ERROR_SYSTEM, "out of memory for training with batches of %d: lower the batch",
-                              fit->batch)
-                  : 0;
+    return failed
+               ? error_set(ERROR_SYSTEM, "out of memory for training with batches of %d: lower the batch", fit->batch)
+               : 0;
 }
 
 int trunk_fit_open(const struct backend *backend, struct backend_context *context, const struct net *net,
@@ -154,8 +156,13 @@ int trunk_fit_open(const struct backend *backend, struct backend_context *contex
     struct trunk_fit *fit = calloc(1, sizeof *fit);
     if (!fit)
         return error_set(ERROR_SYSTEM, "out of memory for training");
-    *fit = (struct trunk_fit){.backend = backend, .context = context, .net = *net, .target = *target,
-                              .recipe = *recipe,  .data = *data,      .ordered_epoch = -1};
+    *fit = (struct trunk_fit){.backend = backend,
+                              .context = context,
+                              .net = *net,
+                              .target = *target,
+                              .recipe = *recipe,
+                              .data = *data,
+                              .ordered_epoch = -1};
     set_stochastic_depth(&fit->net, recipe->stochastic_depth);
     fit->trunk_count = net_parameter_count(net);
     fit->count = trunk_fit_values(net, target);
@@ -183,8 +190,8 @@ void trunk_fit_close(struct trunk_fit *fit)
     if (!fit)
         return;
     fit->backend->close_training(fit->training);
-    void *const owned[] = {fit->value,      fit->moment1, fit->moment2, fit->best,    fit->gradient,
-                           fit->squares,    fit->images,  fit->dropped, fit->outputs, fit->output_gradients,
+    void *const owned[] = {fit->value,      fit->moment1, fit->moment2, fit->best,     fit->gradient,
+                           fit->squares,    fit->images,  fit->dropped, fit->outputs,  fit->output_gradients,
                            fit->embeddings, fit->order,   fit->history, fit->batch_key};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
         free(owned[i]);
@@ -233,8 +240,7 @@ static void drop(const struct trunk_fit *fit, uint64_t key, const float *from, f
 {
     float rate = (float)fit->recipe.dropout, scale = 1 / (1 - rate);
     for (uint32_t i = 0; i < (uint32_t)fit->net.outputs; i += 4) {
-        struct philox random =
-            philox(fit->recipe.seed, i / 4, (uint32_t)key, (uint32_t)fit->at.step, PHILOX_TRAIN);
+        struct philox random = philox(fit->recipe.seed, i / 4, (uint32_t)key, (uint32_t)fit->at.step, PHILOX_TRAIN);
         for (uint32_t j = 0; j < 4 && i + j < (uint32_t)fit->net.outputs; j++)
             to[i + j] = philox_uniform(random.word[j]) < rate ? 0 : from[i + j] * scale;
     }
@@ -288,12 +294,12 @@ static int batch_loss(struct trunk_fit *fit, const uint64_t *row, double *ret_lo
     *ret_loss = 0;
     for (int n = 0; n < fit->batch; n++) {
         size_t at = (size_t)n * answers;
-        double loss =
-            target_loss(&fit->target, fit->outputs + at, fit->data.labels + row[n] * answers, gradient);
+        double loss = target_loss(&fit->target, fit->outputs + at, fit->data.labels + row[n] * answers, gradient);
         if (!isfinite(loss)) {
             fit->bad_row = row[n];
-            return error_set(ERROR_INPUT, "the loss is not finite in epoch %d: lower the learning rate, or look at the "
-                                          "galaxy's image and labels",
+            return error_set(ERROR_INPUT,
+                             "the loss is not finite in epoch %d: lower the learning rate, or look at the "
+                             "galaxy's image and labels",
                              fit->at.epoch + 1);
         }
         *ret_loss += loss / fit->batch;
@@ -341,11 +347,13 @@ static void update_values(struct trunk_fit *fit)
     fit->backend->for_each(fit->context, square_chunk, fit, fit->chunks);
     for (int i = 0; i < fit->chunks; i++)
         squares += fit->squares[i];
-    struct update update = {fit,
-                            {.learning_rate = rate,
-                             .weight_decay = fit->recipe.weight_decay,
-                             .step = fit->at.step + 1,
-                             .gradient_scale = optimizer_clip(sqrt(squares), fit->recipe.clip_norm)}};
+    struct update update = {
+        fit,
+        {.learning_rate = rate,
+          .weight_decay = fit->recipe.weight_decay,
+          .step = fit->at.step + 1,
+          .gradient_scale = optimizer_clip(sqrt(squares), fit->recipe.clip_norm)}
+    };
     fit->backend->for_each(fit->context, update_chunk, &update, fit->chunks);
     fit->history[fit->at.epoch + 1].learning_rate = rate;
 }
@@ -362,8 +370,8 @@ static int take_batch(struct trunk_fit *fit)
     for (int n = 0; n < fit->batch; n++)
         fit->batch_key[n] = fit->data.key[row[n]];
     struct train_pass pass = {fit->recipe.seed, (uint32_t)fit->at.step, fit->batch_key, fit->recipe.live_norm};
-    int result = fit->backend->train_forward(fit->training, fit->value, fit->images, (size_t)fit->batch, &pass,
-                                             fit->embeddings);
+    int result =
+        fit->backend->train_forward(fit->training, fit->value, fit->images, (size_t)fit->batch, &pass, fit->embeddings);
     if (result)
         return result;
     for (size_t n = 0; n < (size_t)fit->batch; n++)

@@ -21,8 +21,7 @@ static int start_at_constant(const struct target *target, const struct trunk_dat
         for (size_t k = 0; k < answers; k++)
             votes[i * answers + k] = (uint16_t)data->labels[data->train_row[i] * answers + k];
     struct vote_rows rows = {votes, answers * sizeof *votes, NULL, data->train_count};
-    int result =
-        likelihood_constant_fit(target->schema, &rows, LIKELIHOOD_HEAD_LOWER, LIKELIHOOD_HEAD_UPPER, alpha);
+    int result = likelihood_constant_fit(target->schema, &rows, LIKELIHOOD_HEAD_LOWER, LIKELIHOOD_HEAD_UPPER, alpha);
     for (size_t k = 0; k < answers && !result; k++) {
         double share = ((double)alpha[k] - 1) / 100;
         bias[k] = (float)log(share / (1 - share));

@@ -22,15 +22,13 @@
 static const struct backend *const backends[] = {&backend_cpu};
 #define BACKENDS (sizeof backends / sizeof *backends)
 
-static const char *const kind_names[] = {"conv", "batch norm", "swish", "squeeze and excitation",
-                                         "add",  "pool",       "bias",  "relu",
-                                         "max pool"};
+static const char *const kind_names[] = {"conv", "batch norm", "swish",   "squeeze and excitation", "add", "pool",
+                                         "bias", "relu",       "max pool"};
 
 /* Relative error allowed after one layer of each kind. */
 static const double tolerance[] = {
-    [LAYER_CONV] = 2e-6, [LAYER_BATCH_NORM] = 1e-6, [LAYER_SWISH] = 1e-6,
-    [LAYER_SE] = 2e-6,   [LAYER_ADD] = 1e-6,        [LAYER_POOL] = 1e-6,
-    [LAYER_BIAS] = 1e-6, [LAYER_RELU] = 1e-6, [LAYER_MAX_POOL] = 1e-6,
+    [LAYER_CONV] = 2e-6, [LAYER_BATCH_NORM] = 1e-6, [LAYER_SWISH] = 1e-6, [LAYER_SE] = 2e-6,       [LAYER_ADD] = 1e-6,
+    [LAYER_POOL] = 1e-6, [LAYER_BIAS] = 1e-6,       [LAYER_RELU] = 1e-6,  [LAYER_MAX_POOL] = 1e-6,
 };
 #define TOLERANCE_SMALL_NET 1e-5
 #define TOLERANCE_B0        2e-5
@@ -419,7 +417,9 @@ int main(void)
         cmocka_unit_test(other_layers),
         cmocka_unit_test(squeeze_and_excitation),
         cmocka_unit_test(swish_far_from_zero),
-        cmocka_unit_test(layers_without_norm), cmocka_unit_test(named_nets), cmocka_unit_test(small_nets),
+        cmocka_unit_test(layers_without_norm),
+        cmocka_unit_test(named_nets),
+        cmocka_unit_test(small_nets),
         cmocka_unit_test(calibration_of_small_nets),
         cmocka_unit_test(calibration_by_hand),
         cmocka_unit_test(same_bits_for_any_threads),

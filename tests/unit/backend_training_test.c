@@ -22,15 +22,13 @@
 static const struct backend *const backends[] = {&backend_cpu};
 #define BACKENDS (sizeof backends / sizeof *backends)
 
-static const char *const kind_names[] = {"conv", "batch norm", "swish", "squeeze and excitation",
-                                         "add",  "pool",       "bias",  "relu",
-                                         "max pool"};
+static const char *const kind_names[] = {"conv", "batch norm", "swish",   "squeeze and excitation", "add", "pool",
+                                         "bias", "relu",       "max pool"};
 
 /* Relative error allowed for outputs and gradients after one layer of each kind. */
 static const double tolerance[] = {
-    [LAYER_CONV] = 5e-6, [LAYER_BATCH_NORM] = 2e-5, [LAYER_SWISH] = 2e-6,
-    [LAYER_SE] = 1e-5,   [LAYER_ADD] = 1e-6,        [LAYER_POOL] = 1e-6,
-    [LAYER_BIAS] = 2e-6, [LAYER_RELU] = 1e-6, [LAYER_MAX_POOL] = 1e-6,
+    [LAYER_CONV] = 5e-6, [LAYER_BATCH_NORM] = 2e-5, [LAYER_SWISH] = 2e-6, [LAYER_SE] = 1e-5,       [LAYER_ADD] = 1e-6,
+    [LAYER_POOL] = 1e-6, [LAYER_BIAS] = 2e-6,       [LAYER_RELU] = 1e-6,  [LAYER_MAX_POOL] = 1e-6,
 };
 #define TOLERANCE_NET 1e-4
 #define TOLERANCE_B0  1e-3
@@ -532,7 +530,9 @@ int main(void)
         cmocka_unit_test(other_layers),
         cmocka_unit_test(squeeze_and_excitation),
         cmocka_unit_test(one_value),
-        cmocka_unit_test(layers_without_norm), cmocka_unit_test(named_nets), cmocka_unit_test(small_nets),
+        cmocka_unit_test(layers_without_norm),
+        cmocka_unit_test(named_nets),
+        cmocka_unit_test(small_nets),
         cmocka_unit_test(stochastic_depth),
         cmocka_unit_test(finite_differences),
         cmocka_unit_test(same_bits_again),

@@ -1,0 +1,105 @@
+/*
+ * The networks of model/net.h by name against PyTorch and timm (tests/golden/networks.py): parameters, names in timm's order
+ * (by which the script filled them) and the embedding of one image.
+ */
+#include "base/error.h"
+#include "base/philox.h"
+#include "cpu/backend_cpu.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "tests/golden/networks_golden.h"
+
+#define TOLERANCE 1e-4
+
+/* The image formula of efficientnet_b0.py, channels last. */
+static void make_image(int channels, int side, float *image)
+{
+    for (int y = 0; y < side; y++)
+        for (int x = 0; x < side; x++)
+            for (int c = 0; c < channels; c++) {
+                uint32_t word = philox(GOLDEN_SEED, (uint32_t)(y * side + x), 0, (uint32_t)c, 0).word[0];
+                double waves = sin(0.13 * x + 0.07 * y + 0.002 * x * y + 0.9 * c);
+                *image++ = (float)(0.25 + 0.25 * waves + 0.5 * (double)philox_uniform(word));
+            }
+}
+
+static void set_norms(const struct net *net, float *parameters)
+{
+    int number = 0;
+    for (int i = 0; i < net->layers; i++) {
+        const struct layer *layer = &net->layer[i];
+        for (int c = 0; c < layer->out && layer->kind == LAYER_BATCH_NORM; c++) {
+            parameters[c] = (float)(1 + 0.3 * sin(0.7 * c + number));
+            parameters[layer->out + c] = (float)(0.2 * cos(0.3 * c + number));
+        }
+        number += layer->kind == LAYER_BATCH_NORM;
+        parameters += layer_parameter_count(layer);
+    }
+}
+
+static void check_golden(struct backend_context *context, const struct networks_golden *golden)
+{
+    struct net net;
+    struct plan *plan;
+    assert_int_equal(net_by_name(golden->net, golden->channels, golden->side, &net), 0);
+    assert_int_equal(net_parameter_count(&net), golden->parameters);
+    float *parameters = malloc(golden->parameters * sizeof *parameters), embedding[1280];
+    float *image = malloc((size_t)(golden->side * golden->side * golden->channels) * sizeof *image);
+    double off = 0, size = 0;
+    make_image(golden->channels, golden->side, image);
+    net_random_parameters(&net, GOLDEN_SEED, parameters);
+    set_norms(&net, parameters);
+    assert_int_equal(backend_cpu.compile(context, &net, parameters, &plan), 0);
+    assert_int_equal(backend_cpu.forward(plan, image, 1, embedding), 0);
+    for (int i = 0; i * GOLDEN_EVERY < net.outputs; i++) {
+        off += pow((double)embedding[i * GOLDEN_EVERY] - golden->embedding[i], 2);
+        size += pow(golden->embedding[i], 2);
+    }
+    print_message("%s, side %d: relative error %.2g\n", golden->net, golden->side, sqrt(off / size));
+    assert_true(size > 1e-3); /* an embedding that vanished would compare with anything */
+    assert_true(sqrt(off / size) <= TOLERANCE);
+    backend_cpu.free_plan(plan);
+    free(image);
+    free(parameters);
+}
+
+static void embeddings_equal_timm(void **state)
+{
+    struct backend_context *context;
+    (void)state;
+    assert_int_equal(backend_cpu.open(2, &context), 0);
+    for (size_t i = 0; i < sizeof goldens / sizeof *goldens; i++)
+        check_golden(context, &goldens[i]);
+    backend_cpu.close(context);
+}
+
+static void names_and_sides(void **state)
+{
+    struct net net;
+    (void)state;
+    assert_int_equal(net_by_name("resnet50", 1, 224, &net), ERROR_INPUT);
+    assert_non_null(strstr(error_message(), "no network is called 'resnet50': there are efficientnet_b0"));
+    assert_int_equal(net_by_name("walmsley2020", 1, 100, &net), ERROR_INPUT);
+    assert_non_null(strstr(error_message(), "a multiple of 16"));
+    assert_int_equal(net_by_name("efficientnet_b0", 1, 16, &net), ERROR_INPUT);
+    /* Published: trunk of B0 with one channel; the network of W+20 with its head of 2 (258). */
+    assert_int_equal(net_by_name("efficientnet_b0", 1, 224, &net), 0);
+    assert_int_equal(net_parameter_count(&net), 4048988);
+    assert_int_equal(net_by_name("walmsley2020", 1, 128, &net), 0);
+    assert_int_equal(net_parameter_count(&net) + 2 * (128 + 1), 1335394);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(embeddings_equal_timm), cmocka_unit_test(names_and_sides)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
