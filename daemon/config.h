@@ -23,7 +23,7 @@ struct config {
     /* [images] */
     int64_t image_side, image_channels;
     /* [trunk] */
-    char trunk_weights[CONFIG_TEXT_BYTES];
+    char trunk_network[CONFIG_TEXT_BYTES], trunk_weights[CONFIG_TEXT_BYTES];
     int64_t trunk_side, trunk_views, calibration_images;
     /* [worker] */
     int64_t threads, embed_chunk, job_timeout_s;

@@ -219,11 +219,10 @@ int run_model_summary(const struct config *config, int json)
                                         "pool",        "bias",       "relu",  "max pool"};
     static struct net net;
     static struct schema schema;
-    if (setup_schema(config, &schema)) {
+    if (setup_schema(config, &schema) || setup_net(config, &net)) {
         fprintf(stderr, "triaged: %s\n", error_message());
         return EXIT_CONFIG;
     }
-    net_efficientnet_b0((int)config->image_channels, (int)config->trunk_side, &net);
     size_t trunk = net_parameter_count(&net), head = (size_t)(net.outputs + 1) * (size_t)schema.answers;
     int side = net.side, before;
     for (int i = 0; i < net.layers && !json; i++) {

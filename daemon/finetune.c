@@ -98,8 +98,9 @@ static int open_finetune(struct finetune *finetune)
                                      options->labels,    options->task,
                                      options->out,       (uint64_t)finetune->config->seed};
     config_recipe(finetune->config, &finetune->recipe);
-    net_efficientnet_b0((int)finetune->config->image_channels, (int)finetune->config->trunk_side, &finetune->net);
-    int result = setup_schema(finetune->config, &finetune->schema);
+    int result = setup_net(finetune->config, &finetune->net);
+    if (!result)
+        result = setup_schema(finetune->config, &finetune->schema);
     if (!result)
         result = file_make_folder(options->out, 0755);
     if (!result)
@@ -184,8 +185,9 @@ static int train(struct finetune *finetune)
 
 /* --- the result --------------------------------------------------------------------------------------------------- */
 
-/* Loss of each question under the best constant of the training galaxies, on rows. */
-static int judge_constant(const struct finetune *finetune, const uint64_t *row, size_t count, double *losses)
+/* Loss of each question under the best constant of the training galaxies with concentrations in a range, on rows. */
+static int judge_constant(const struct finetune *finetune, const uint64_t *row, size_t count, double lower,
+                          double upper, double *losses)
 {
     const struct training_set *set = &finetune->set;
     size_t answers = (size_t)set->target.outputs, asked[SCHEMA_QUESTIONS_MAX] = {0};
@@ -196,7 +198,7 @@ static int judge_constant(const struct finetune *finetune, const uint64_t *row, 
     for (size_t i = 0; i < set->rows * answers; i++)
         votes[i] = (uint16_t)set->labels[i];
     struct vote_rows rows = {votes, answers * sizeof *votes, set->train_row, set->train_count};
-    int result = likelihood_constant_fit(&finetune->schema, &rows, LIKELIHOOD_FREE_LOWER, LIKELIHOOD_FREE_UPPER, alpha);
+    int result = likelihood_constant_fit(&finetune->schema, &rows, lower, upper, alpha);
     for (int q = 0; q < finetune->schema.questions && !result; q++) {
         const struct question *question = &finetune->schema.question[q];
         losses[q] = 0;
@@ -220,13 +222,18 @@ static json_t *number_or_null(double value)
 static int judge_questions(const struct finetune *finetune, const struct trunk_epoch *judged, const uint64_t *row,
                            size_t count, json_t *part)
 {
-    double constant[SCHEMA_QUESTIONS_MAX];
-    int result = judge_constant(finetune, row, count, constant);
+    double constant[SCHEMA_QUESTIONS_MAX], unbounded[SCHEMA_QUESTIONS_MAX];
+    int result =
+        judge_constant(finetune, row, count, LIKELIHOOD_HEAD_LOWER, LIKELIHOOD_HEAD_UPPER, constant);
+    if (!result)
+        result = judge_constant(finetune, row, count, LIKELIHOOD_FREE_LOWER, LIKELIHOOD_FREE_UPPER, unbounded);
     json_t *questions = json_object();
     for (int q = 0; q < finetune->schema.questions && !result; q++)
         json_object_set_new(questions, finetune->schema.question[q].name,
-                            json_pack("{s:o,s:o}", "nll", number_or_null((double)judged->question_loss[q]),
-                                      "constant_nll", number_or_null(constant[q])));
+                            json_pack("{s:o,s:o,s:o,s:o}", "nll", number_or_null((double)judged->question_loss[q]),
+                                      "rmse", number_or_null((double)judged->question_rmse[q]), "constant_nll",
+                                      number_or_null(constant[q]), "constant_nll_unbounded",
+                                      number_or_null(unbounded[q])));
     json_object_set_new(part, "questions", questions);
     return result;
 }
@@ -282,9 +289,14 @@ static void print_part(const json_t *report, const char *name)
                json_number_value(json_array_get(interval, 0)), json_number_value(json_array_get(interval, 1)));
     else
         printf("RMSE %.4f\n", json_number_value(json_object_get(part, "rmse")));
-    json_object_foreach(json_object_get((json_t *)(uintptr_t)part, "questions"), key, question) printf(
-        "           %-24s NLL %.4f, best constant %.4f\n", key, json_number_value(json_object_get(question, "nll")),
-        json_number_value(json_object_get(question, "constant_nll")));
+    json_object_foreach(json_object_get((json_t *)(uintptr_t)part, "questions"), key, question)
+    {
+        printf("           %-24s NLL %7.4f (best constant %7.4f, unbounded %7.4f), RMSE %.4f\n", key,
+               json_number_value(json_object_get(question, "nll")),
+               json_number_value(json_object_get(question, "constant_nll")),
+               json_number_value(json_object_get(question, "constant_nll_unbounded")),
+               json_number_value(json_object_get(question, "rmse")));
+    }
 }
 
 static void print_report(const json_t *report, int json)

@@ -5,7 +5,6 @@
 #include "base/file.h"
 #include "base/signals.h"
 #include "daemon/log.h"
-#include "model/net.h"
 
 #include <poll.h>
 #include <stdio.h>
@@ -44,18 +43,25 @@ int setup_lock(const struct config *config)
     return descriptor < 0 ? descriptor : 0; /* it stays open as long as the process lives */
 }
 
+int setup_net(const struct config *config, struct net *ret_net)
+{
+    return net_by_name(config->trunk_network, (int)config->image_channels, (int)config->trunk_side, ret_net);
+}
+
 int setup_pool(const struct config *config, const struct schema *schema, enum pool_mode mode, struct pool *ret_pool)
 {
     static struct net net;
     char path[FILE_PATH_BYTES];
-    net_efficientnet_b0((int)config->image_channels, (int)config->trunk_side, &net);
+    int result = setup_net(config, &net);
+    if (result)
+        return result;
     struct pool_layout layout = {.answers = schema->answers,
                                  .questions = schema->questions,
                                  .embedding_inputs = net.outputs,
                                  .pixel_side = (int)config->image_side,
                                  .pixel_channels = (int)config->image_channels};
     memcpy(layout.schema_hash, schema->hash, sizeof layout.schema_hash);
-    int result = file_path(path, sizeof path, "%s/pool", config->state);
+    result = file_path(path, sizeof path, "%s/pool", config->state);
     return result ? result : pool_open(path, &layout, mode, ret_pool);
 }
 

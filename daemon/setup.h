@@ -5,6 +5,7 @@
 #include "connectors/database.h"
 #include "connectors/private_postgres.h"
 #include "daemon/config.h"
+#include "model/net.h"
 #include "model/schema.h"
 #include "pool/pool.h"
 
@@ -18,6 +19,9 @@ int setup_folders(const struct config *config);
 
 /* One daemon per state folder: holds STATE/lock until this process ends. ERROR_UNAVAILABLE when another one does. */
 int setup_lock(const struct config *config);
+
+/* The network of trunk.network, for images.channels and trunk.side. */
+int setup_net(const struct config *config, struct net *ret_net);
 
 int setup_pool(const struct config *config, const struct schema *schema, enum pool_mode mode, struct pool *ret_pool);
 

@@ -9,6 +9,7 @@
 #include "daemon/jobs.h"
 #include "daemon/log.h"
 #include "daemon/models.h"
+#include "daemon/setup.h"
 #include "daemon/worker_jobs.h"
 #include "base/file.h"
 #include "model/input.h"
@@ -235,7 +236,9 @@ int worker_embed(struct worker *worker, const json_t *job, json_t *answer)
 {
     const json_t *list = json_object_get(job, "galaxies");
     long count = (long)json_array_size(list), embedded = 0;
-    net_efficientnet_b0((int)worker->config.image_channels, (int)worker->config.trunk_side, &worker->net);
+    int result = setup_net(&worker->config, &worker->net);
+    if (result)
+        return result;
     long batch = worker->config.calibration_images > WORKER_IMAGE_BATCH ? (long)worker->config.calibration_images
                                                                         : WORKER_IMAGE_BATCH;
     size_t input_floats = (size_t)worker->net.side * (size_t)worker->net.side * (size_t)worker->net.channels;
@@ -243,7 +246,7 @@ int worker_embed(struct worker *worker, const json_t *job, json_t *answer)
     float *inputs = arena_alloc(&worker->batch, (size_t)batch * input_floats * sizeof *inputs);
     if (!images || !inputs)
         return ERROR_LIMIT;
-    int result = read_list(worker, list, images);
+    result = read_list(worker, list, images);
     if (result)
         return result;
     decode(worker, images, count);

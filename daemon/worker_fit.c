@@ -122,7 +122,7 @@ static int start_model(struct worker *worker, const json_t *job, const struct la
                             .vote_cursor = horizon ? strtoull(horizon, NULL, 10) : 0};
     snprintf(model->schema_name, sizeof model->schema_name, "%s", worker->schema.name);
     snprintf(model->schema_hash, sizeof model->schema_hash, "%s", worker->schema.hash);
-    snprintf(model->architecture, sizeof model->architecture, "efficientnet_b0");
+    snprintf(model->architecture, sizeof model->architecture, "%s", worker->config.trunk_network);
     snprintf(model->trunk_name, sizeof model->trunk_name, "trunk-%06u", TRUNK_FIRST);
     if (parent_number) {
         result = models_path(&worker->config, parent_number, path, sizeof path);

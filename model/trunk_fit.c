@@ -433,8 +433,8 @@ int trunk_fit_predict(const struct trunk_fit *fit, const float *values, const ui
 }
 
 struct judgement {
-    double loss, squares, question_loss[SCHEMA_QUESTIONS_MAX];
-    size_t right, compared, question_rows[SCHEMA_QUESTIONS_MAX];
+    double loss, squares, question_loss[SCHEMA_QUESTIONS_MAX], question_squares[SCHEMA_QUESTIONS_MAX];
+    size_t right, compared, question_rows[SCHEMA_QUESTIONS_MAX], question_compared[SCHEMA_QUESTIONS_MAX];
 };
 
 static int largest(const float *values, int count)
@@ -472,8 +472,11 @@ static void judge(const struct target *target, const float *output, const float 
     for (int q = 0; target->kind == TARGET_VOTES && q < target->schema->questions; q++) {
         const struct question *question = &target->schema->question[q];
         size_t compared = judgement->compared;
+        double squares = judgement->squares;
         judge_fractions(judgement, prediction + question->first, label + question->first, question->count);
         judgement->question_rows[q] += judgement->compared > compared;
+        judgement->question_compared[q] += judgement->compared - compared;
+        judgement->question_squares[q] += judgement->squares - squares;
         judgement->question_loss[q] += target_question_loss(target, q, output, label);
     }
 }
@@ -505,8 +508,11 @@ int trunk_fit_judge(const struct trunk_fit *fit, const float *values, const uint
     ret_judged->quality = fit->target.kind == TARGET_CLASSES
                               ? (double)judgement.right / (double)count
                               : sqrt(judgement.squares / (double)judgement.compared); /* NaN without rows */
-    for (int q = 0; fit->target.kind == TARGET_VOTES && q < fit->target.schema->questions; q++)
+    for (int q = 0; fit->target.kind == TARGET_VOTES && q < fit->target.schema->questions; q++) {
         ret_judged->question_loss[q] = (float)(judgement.question_loss[q] / (double)judgement.question_rows[q]);
+        ret_judged->question_rmse[q] =
+            (float)sqrt(judgement.question_squares[q] / (double)judgement.question_compared[q]);
+    }
     return result;
 }
 

@@ -55,7 +55,8 @@ struct trunk_epoch {
     double train_loss;    /* per galaxy, as trained: with dropout and augmentation */
     double validation_loss;
     double quality; /* on the validation rows: share of right classes; RMSE of vote fractions or values */
-    float question_loss[SCHEMA_QUESTIONS_MAX]; /* TARGET_VOTES, validation, mean over galaxies with votes on it */
+    /* TARGET_VOTES, validation: mean over galaxies with votes on the question, and RMSE of its vote fractions */
+    float question_loss[SCHEMA_QUESTIONS_MAX], question_rmse[SCHEMA_QUESTIONS_MAX];
 };
 
 struct trunk_fit;
