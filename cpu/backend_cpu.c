@@ -42,9 +42,9 @@ static void for_each(struct backend_context *context, backend_task *task, void *
 }
 
 static int compile(struct backend_context *context, const struct net *net, const float *parameters,
-                   struct plan **ret_plan)
+                   enum precision precision, struct plan **ret_plan)
 {
-    return cpu_compile(context->workers, net, parameters, ret_plan);
+    return cpu_compile(context->workers, net, parameters, precision, ret_plan);
 }
 
 static int calibrate(struct backend_context *context, const struct net *net, const float *images, size_t count,

@@ -1,11 +1,12 @@
 /*
  * Nets on oneDNN 2.x: the one file that knows dnnl.h. A net becomes a list of steps on channels-last tensors:
- * convolutions (batch norm folded in, swish as the convolution's post-op) by oneDNN, squeeze-and-excitation,
- * additions and pooling by plain loops. Each worker thread has its own buffers, stream and scratchpad and
+ * convolutions (batch norm folded in) by oneDNN, squeeze-and-excitation,
+ * additions, pooling and swish by loops of its own (net_kernels.h). Each worker thread has its own buffers, stream and scratchpad and
  * takes whole images, which on processors beats a team of threads on one batch. Not for training.
  */
 #include "cpu/net.h"
 #include "base/error.h"
+#include "cpu/net_kernels.h"
 
 #include <assert.h>
 #include <math.h>
@@ -22,6 +23,7 @@ struct step {
     int in_side, out_side;
     size_t out_floats;     /* of one image */
     dnnl_primitive_t conv; /* STEP_CONV */
+    int swish;             /* STEP_CONV: follows, 2 = and squeeze-and-excitation after it, which wants the sums */
     dnnl_memory_desc_t source, target, weights_layout, bias_layout, scratch_layout;
     dnnl_memory_t weights, bias;
     float *values; /* STEP_SE: the layer's parameters, expand weights transposed to [reduced][in] */
@@ -34,7 +36,8 @@ struct step {
 
 struct lane { /* what one worker thread owns */
     dnnl_stream_t stream;
-    float *slot[SLOTS];
+    void *slot[SLOTS]; /* of the plan's precision */
+    float *wide[2];    /* PRECISION_BF16: for the steps that have loops in float only */
     void *scratch;
     float *small; /* [SMALL_FLOATS] for squeeze-and-excitation and pooling */
 };
@@ -42,6 +45,8 @@ struct lane { /* what one worker thread owns */
 struct plan {
     struct workers *workers;
     struct net net;
+    enum precision precision;
+    const struct net_kernels *kernels;
     dnnl_engine_t engine;
     struct step step[NET_LAYERS_MAX];
     int steps, output_slot;
@@ -68,12 +73,10 @@ static void norm_factors(const float *norm, int channels, float epsilon, float *
     }
 }
 
-/* Swish or ReLU as the convolution's post-op. */
-static void append_activation(dnnl_post_ops_t operations, const struct layer *activation)
+/* ReLU is the convolution's post-op; swish is not: oneDNN's takes longer than a pass of its own (docs/measurements.md). */
+static void append_relu(dnnl_post_ops_t operations, const struct layer *activation)
 {
-    if (activation->kind == LAYER_SWISH)
-        dnnl_post_ops_append_eltwise(operations, 1.0f, dnnl_eltwise_swish, 1.0f, 0.0f);
-    else if (activation->ceiling > 0)
+    if (activation->ceiling > 0)
         dnnl_post_ops_append_eltwise(operations, 1.0f, dnnl_eltwise_clip, 0.0f, activation->ceiling);
     else
         dnnl_post_ops_append_eltwise(operations, 1.0f, dnnl_eltwise_relu, 0.0f, 0.0f);
@@ -110,9 +113,10 @@ static int conv_descriptor(struct plan *plan, struct step *step, const struct la
     dnnl_primitive_attr_t attributes;
     dnnl_post_ops_t operations;
     int grouped = layer->groups > 1;
-    dnnl_memory_desc_init_by_tag(&source_layout, 4, source, dnnl_f32, dnnl_nhwc);
-    dnnl_memory_desc_init_by_tag(&target_layout, 4, target, dnnl_f32, dnnl_nhwc);
-    dnnl_memory_desc_init_by_tag(&weights_layout, grouped ? 5 : 4, grouped ? weights : weights + 1, dnnl_f32,
+    dnnl_data_type_t type = plan->precision == PRECISION_BF16 ? dnnl_bf16 : dnnl_f32;
+    dnnl_memory_desc_init_by_tag(&source_layout, 4, source, type, dnnl_nhwc);
+    dnnl_memory_desc_init_by_tag(&target_layout, 4, target, type, dnnl_nhwc);
+    dnnl_memory_desc_init_by_tag(&weights_layout, grouped ? 5 : 4, grouped ? weights : weights + 1, type,
                                  dnnl_format_tag_any);
     dnnl_memory_desc_init_by_tag(&step->bias_layout, 1, bias, dnnl_f32, dnnl_x);
     dnnl_status_t status = dnnl_convolution_forward_desc_init(
@@ -120,9 +124,9 @@ static int conv_descriptor(struct plan *plan, struct step *step, const struct la
         with_bias ? &step->bias_layout : NULL, &target_layout, strides, low, high);
     dnnl_primitive_attr_create(&attributes);
     dnnl_primitive_attr_set_scratchpad_mode(attributes, dnnl_scratchpad_mode_user);
-    if (activation) {
+    if (activation && activation->kind == LAYER_RELU) {
         dnnl_post_ops_create(&operations);
-        append_activation(operations, activation);
+        append_relu(operations, activation);
         dnnl_primitive_attr_set_post_ops(attributes, operations);
         dnnl_post_ops_destroy(operations);
     }
@@ -274,11 +278,14 @@ static int open_lanes(struct plan *plan)
         if (result)
             return result;
         for (int s = 0; s < SLOTS; s++)
-            lane->slot[s] = aligned_alloc(64, (plan->slot_floats * sizeof(float) + 127) / 64 * 64);
+            lane->slot[s] = aligned_alloc(64, (plan->slot_floats * plan->kernels->value_bytes + 127) / 64 * 64);
+        for (int w = 0; w < 2 && plan->precision == PRECISION_BF16; w++)
+            lane->wide[w] = malloc(plan->slot_floats * sizeof(float));
         lane->scratch = aligned_alloc(64, (plan->scratch_bytes + 127) / 64 * 64);
         lane->small = malloc(SMALL_FLOATS * sizeof *lane->small);
         for (int s = 0; s < SLOTS; s++)
-            if (!lane->slot[s] || !lane->scratch || !lane->small)
+            if (!lane->slot[s] || !lane->scratch || !lane->small ||
+                (plan->precision == PRECISION_BF16 && (!lane->wide[0] || !lane->wide[1])))
                 return error_set(ERROR_SYSTEM, "out of memory for the buffers of compute thread %d", i);
     }
     return 0;
@@ -336,6 +343,9 @@ static int compile_step(struct plan *plan, int *index, const float **parameters,
                 activation = &net->layer[++last];
         }
         result = compile_conv(plan, step, at, follower, norm, activation);
+        step->swish = activation && activation->kind == LAYER_SWISH;
+        if (step->swish && last + 1 < net->layers && net->layer[last + 1].kind == LAYER_SE && !is_kept(net, last))
+            step->swish = 2;
         if (last > *index)
             step->layer = &net->layer[last]; /* its output is the output of the last layer folded in */
     } else if (layer->kind == LAYER_SE)
@@ -369,7 +379,7 @@ static int check_net(const struct net *net)
 
 /* `fold` 0 keeps batch norm and swish as steps of their own, for calibration. */
 static int build_plan(struct workers *workers, const struct net *net, const float *parameters, int fold,
-                      struct plan **ret_plan)
+                      enum precision precision, struct plan **ret_plan)
 {
     int side = net->side, result = check_net(net);
     if (result)
@@ -380,6 +390,8 @@ static int build_plan(struct workers *workers, const struct net *net, const floa
     omp_set_num_threads(1); /* oneDNN fixes its thread count when a primitive is made */
     plan->workers = workers;
     plan->net = *net;
+    plan->precision = precision;
+    plan->kernels = net_kernels(precision);
     plan->slot_floats = (size_t)net->side * (size_t)net->side * (size_t)net->channels;
     result = check(dnnl_engine_create(&plan->engine, dnnl_cpu, 0), "start");
     for (int i = 0; i < net->layers && !result; i++)
@@ -396,9 +408,10 @@ static int build_plan(struct workers *workers, const struct net *net, const floa
     return 0;
 }
 
-int cpu_compile(struct workers *workers, const struct net *net, const float *parameters, struct plan **ret_plan)
+int cpu_compile(struct workers *workers, const struct net *net, const float *parameters, enum precision precision,
+                struct plan **ret_plan)
 {
-    return build_plan(workers, net, parameters, 1, ret_plan);
+    return build_plan(workers, net, parameters, 1, precision, ret_plan);
 }
 
 void cpu_free_plan(struct plan *plan)
@@ -415,6 +428,8 @@ void cpu_free_plan(struct plan *plan)
         dnnl_stream_destroy(plan->lane[i].stream);
         for (int s = 0; s < SLOTS; s++)
             free(plan->lane[i].slot[s]);
+        free(plan->lane[i].wide[0]);
+        free(plan->lane[i].wide[1]);
         free(plan->lane[i].scratch);
         free(plan->lane[i].small);
     }
@@ -425,8 +440,8 @@ void cpu_free_plan(struct plan *plan)
 
 /* --- running ------------------------------------------------------------------------------------------------------ */
 
-static int run_conv(const struct plan *plan, const struct step *step, struct lane *lane, const float *source,
-                    float *target)
+static int run_conv(const struct plan *plan, const struct step *step, struct lane *lane, const void *source,
+                    void *target)
 {
     dnnl_memory_t in = NULL, out = NULL, scratch = NULL;
     dnnl_status_t status = dnnl_memory_create(&in, &step->source, plan->engine, (void *)(uintptr_t)source);
@@ -448,25 +463,17 @@ static int run_conv(const struct plan *plan, const struct step *step, struct lan
     dnnl_memory_destroy(in);
     dnnl_memory_destroy(out);
     dnnl_memory_destroy(scratch);
+    if (step->swish) {
+        size_t channels = (size_t)step->layer->out;
+        plan->kernels->swish(target, step->out_floats / channels, channels, step->swish == 2 ? lane->small : NULL);
+    }
     return status != dnnl_success;
 }
 
-#define PIXELS_AT_ONCE 64 /* summed apart, so that rounding does not grow with the number of pixels */
-
-/* part  [channels] room for the partial sums */
-static void mean_over_pixels(const float *values, size_t pixels, size_t channels, float *restrict part,
-                             float *restrict mean)
+/* sums [channels] */
+static void mean_over_pixels(const struct plan *plan, const void *values, size_t pixels, size_t channels, float *mean)
 {
-    memset(mean, 0, channels * sizeof *mean);
-    for (size_t first = 0; first < pixels; first += PIXELS_AT_ONCE) {
-        size_t end = first + PIXELS_AT_ONCE < pixels ? first + PIXELS_AT_ONCE : pixels;
-        memset(part, 0, channels * sizeof *part);
-        for (size_t p = first; p < end; p++)
-            for (size_t c = 0; c < channels; c++)
-                part[c] += values[p * channels + c];
-        for (size_t c = 0; c < channels; c++)
-            mean[c] += part[c];
-    }
+    plan->kernels->sums(values, pixels, channels, mean);
     for (size_t c = 0; c < channels; c++)
         mean[c] /= (float)pixels;
 }
@@ -476,15 +483,21 @@ static float sigmoid(float x)
     return 1.0f / (1.0f + expf(-x));
 }
 
-/* Mean over pixels -> reduce -> swish -> expand -> sigmoid -> scale the channels. */
-static void run_se(const struct step *step, struct lane *lane, const float *source, float *target)
+/* Mean over pixels -> reduce -> swish -> expand -> sigmoid -> scale the channels. The sums are there already where the step
+ * before made them. */
+static void run_se(const struct plan *plan, const struct step *step, struct lane *lane, const void *source,
+                   void *target)
 {
     size_t in = (size_t)step->layer->in, reduced = (size_t)step->layer->reduced;
     size_t pixels = (size_t)step->out_side * (size_t)step->out_side;
     const float *reduce = step->values, *reduce_bias = reduce + in * reduced, *expand = reduce_bias + reduced;
     const float *expand_bias = expand + in * reduced;
     float *mean = lane->small, *narrow = mean + CHANNELS_MAX, *gate = narrow + CHANNELS_MAX;
-    mean_over_pixels(source, pixels, in, gate + CHANNELS_MAX, mean);
+    if (step > plan->step && step[-1].swish == 2)
+        for (size_t c = 0; c < in; c++)
+            mean[c] /= (float)pixels;
+    else
+        mean_over_pixels(plan, source, pixels, in, mean);
     for (size_t r = 0; r < reduced; r++) {
         float sum = 0;
         for (size_t c = 0; c < in; c++)
@@ -498,9 +511,7 @@ static void run_se(const struct step *step, struct lane *lane, const float *sour
             gate[c] += narrow[r] * expand[r * in + c];
     for (size_t c = 0; c < in; c++)
         gate[c] = sigmoid(gate[c]);
-    for (size_t p = 0; p < pixels; p++)
-        for (size_t c = 0; c < in; c++)
-            target[p * in + c] = source[p * in + c] * gate[c];
+    plan->kernels->scale(source, gate, pixels, in, target);
 }
 
 static void run_norm(const struct step *step, const float *source, float *target)
@@ -529,39 +540,57 @@ static void run_max_pool(const struct step *step, const float *source, float *ta
         }
 }
 
-static int run_step(const struct plan *plan, const struct step *step, struct lane *lane, const float *source,
-                    const float *added, float *target)
+static void run_relu(const struct step *step, const float *source, float *target)
 {
-    size_t count = step->out_floats;
+    for (size_t i = 0; i < step->out_floats; i++) {
+        float positive = source[i] > 0 ? source[i] : 0, ceiling = step->layer->ceiling;
+        target[i] = ceiling > 0 && positive > ceiling ? ceiling : positive;
+    }
+}
+
+/* The steps that have loops in float only. */
+static void run_in_float(const struct step *step, const float *source, float *target)
+{
+    if (step->kind == STEP_NORM)
+        run_norm(step, source, target);
+    else if (step->kind == STEP_RELU)
+        run_relu(step, source, target);
+    else
+        run_max_pool(step, source, target);
+}
+
+static int run_step(const struct plan *plan, const struct step *step, struct lane *lane, const void *source,
+                    const void *added, void *target)
+{
+    size_t channels = (size_t)step->layer->out, pixels = (size_t)step->in_side * (size_t)step->in_side;
     switch (step->kind) {
     case STEP_CONV:
         return run_conv(plan, step, lane, source, target);
-    case STEP_NORM:
-        run_norm(step, source, target);
-        return 0;
     case STEP_SWISH:
-        for (size_t i = 0; i < count; i++)
-            target[i] = source[i] * sigmoid(source[i]);
+        if (source != target)
+            memcpy(target, source, step->out_floats * plan->kernels->value_bytes);
+        plan->kernels->swish(target, pixels, channels, NULL);
         return 0;
     case STEP_SE:
-        run_se(step, lane, source, target);
+        run_se(plan, step, lane, source, target);
         return 0;
     case STEP_ADD:
-        for (size_t i = 0; i < count; i++)
-            target[i] = source[i] + added[i];
-        return 0;
-    case STEP_RELU:
-        for (size_t i = 0; i < count; i++) {
-            float positive = source[i] > 0 ? source[i] : 0, ceiling = step->layer->ceiling;
-            target[i] = ceiling > 0 && positive > ceiling ? ceiling : positive;
-        }
-        return 0;
-    case STEP_MAX_POOL:
-        run_max_pool(step, source, target);
+        plan->kernels->add(source, added, step->out_floats, target);
         return 0;
     case STEP_POOL:
-        mean_over_pixels(source, (size_t)step->in_side * (size_t)step->in_side, (size_t)step->layer->out, lane->small,
-                         target);
+        mean_over_pixels(plan, source, pixels, channels, lane->small);
+        plan->kernels->narrow(lane->small, channels, target);
+        return 0;
+    case STEP_NORM:
+    case STEP_RELU:
+    case STEP_MAX_POOL:
+        if (plan->precision == PRECISION_FP32) {
+            run_in_float(step, source, target);
+            return 0;
+        }
+        plan->kernels->widen(source, pixels * (size_t)step->layer->in, lane->wide[0]);
+        run_in_float(step, lane->wide[0], lane->wide[1]);
+        plan->kernels->narrow(lane->wide[1], step->out_floats, target);
         return 0;
     }
     return 1;
@@ -580,14 +609,23 @@ static void run_image(void *context, long item, int worker)
     struct lane *lane = &plan->lane[worker];
     size_t input_floats = (size_t)plan->net.side * (size_t)plan->net.side * (size_t)plan->net.channels;
     int failed = 0;
+    const void *input = run->images + (size_t)item * input_floats;
     omp_set_num_threads(1);
+    if (plan->precision != PRECISION_FP32) { /* slot 2 is free: the first residual takes slot 3 */
+        plan->kernels->narrow(input, input_floats, lane->slot[2]);
+        input = lane->slot[2];
+    }
     for (int i = 0; i < plan->steps; i++) {
         const struct step *step = &plan->step[i];
-        const float *source = i ? lane->slot[step->source_slot] : run->images + (size_t)item * input_floats;
+        const void *source = i ? lane->slot[step->source_slot] : input;
         failed |= run_step(plan, step, lane, source, lane->slot[step->add_slot], lane->slot[step->target_slot]);
     }
-    size_t outputs = plan->step[plan->steps - 1].out_floats;
-    memcpy(run->outputs + (size_t)item * outputs, lane->slot[plan->output_slot], outputs * sizeof(float));
+    const struct step *last = &plan->step[plan->steps - 1];
+    float *outputs = run->outputs + (size_t)item * last->out_floats;
+    if (last->kind == STEP_POOL)
+        memcpy(outputs, lane->small, last->out_floats * sizeof *outputs); /* as it was before it was stored */
+    else
+        plan->kernels->widen(lane->slot[plan->output_slot], last->out_floats, outputs);
     if (failed)
         __atomic_store_n(&plan->status, 1, __ATOMIC_RELAXED);
 }
@@ -680,7 +718,7 @@ int cpu_calibrate(struct workers *workers, const struct net *net, const float *i
     struct plan *plan;
     if (count == 0)
         return error_set(ERROR_INPUT, "calibrating %s needs at least one image", net->name);
-    int result = build_plan(workers, net, parameters, 0, &plan);
+    int result = build_plan(workers, net, parameters, 0, PRECISION_FP32, &plan);
     if (result)
         return result;
     size_t buffer_floats = plan->slot_floats * count;

@@ -6,7 +6,8 @@
 #include "cpu/workers.h"
 #include "model/backend.h"
 
-int cpu_compile(struct workers *workers, const struct net *net, const float *parameters, struct plan **ret_plan);
+int cpu_compile(struct workers *workers, const struct net *net, const float *parameters, enum precision precision,
+                struct plan **ret_plan);
 void cpu_free_plan(struct plan *plan);
 int cpu_forward(struct plan *plan, const float *images, size_t count, float *outputs);
 int cpu_calibrate(struct workers *workers, const struct net *net, const float *images, size_t count, float *parameters);

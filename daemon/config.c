@@ -38,6 +38,7 @@ static const struct config_key keys[] = {
     {"images", "channels", KEY_INTEGER, 0, FIELD(image_channels), "1", 1, 3, "1 = grey (mean of the channels), 3 = colour; fixed when the pool is made"},
     {"trunk", "network", KEY_CHOICE, 0, FIELD(trunk_network), "efficientnet_b0", 0, 0, "efficientnet_b0|tf_efficientnet_b0|efficientnet_lite0|tf_efficientnet_lite0|walmsley2020: fixed when the pool is made"},
     {"trunk", "weights", KEY_TEXT, 0, FIELD(trunk_weights), "", 0, 0, "weights to start from (.safetensors, timm's or Zoobot's names); empty = seeded random"},
+    {"trunk", "precision", KEY_CHOICE, 0, FIELD(trunk_precision), "fp32", 0, 0, "fp32|bf16: what embeddings are computed in; bf16 is faster where the processor has AVX-512 bf16"},
     {"trunk", "side", KEY_INTEGER, 0, FIELD(trunk_side), "224", 32, 1024, "pixels per side the network sees: the centre of the stored image"},
     {"trunk", "views", KEY_INTEGER, 0, FIELD(trunk_views), "1", 1, 8, "mirrored and turned views whose embeddings are averaged; 8 suits a random trunk"},
     {"trunk", "calibration_images", KEY_INTEGER, 0, FIELD(calibration_images), "64", 8, 256, "images whose statistics scale a random trunk"},
@@ -296,6 +297,11 @@ static int choice_index(size_t offset, const char *value)
             at += length + 1;
         }
     return -1;
+}
+
+enum precision config_precision(const struct config *config)
+{
+    return choice_index(FIELD(trunk_precision), config->trunk_precision) == 1 ? PRECISION_BF16 : PRECISION_FP32;
 }
 
 void config_recipe(const struct config *config, struct trunk_recipe *ret_recipe)

@@ -23,7 +23,7 @@ struct config {
     /* [images] */
     int64_t image_side, image_channels;
     /* [trunk] */
-    char trunk_network[CONFIG_TEXT_BYTES], trunk_weights[CONFIG_TEXT_BYTES];
+    char trunk_network[CONFIG_TEXT_BYTES], trunk_precision[CONFIG_TEXT_BYTES], trunk_weights[CONFIG_TEXT_BYTES];
     int64_t trunk_side, trunk_views, calibration_images;
     /* [worker] */
     int64_t threads, embed_chunk, job_timeout_s;
@@ -77,6 +77,9 @@ int config_schema_path(const struct config *config, char *path, int size);
 
 /* The score.kind as a number of model/information.h; the table already checked it. */
 int config_score_kind(const struct config *config);
+
+/* The trunk.precision as what a backend takes. */
+enum precision config_precision(const struct config *config);
 
 /* The recipe of [training]. */
 void config_recipe(const struct config *config, struct trunk_recipe *ret_recipe);

@@ -223,8 +223,7 @@ static int judge_questions(const struct finetune *finetune, const struct trunk_e
                            size_t count, json_t *part)
 {
     double constant[SCHEMA_QUESTIONS_MAX], unbounded[SCHEMA_QUESTIONS_MAX];
-    int result =
-        judge_constant(finetune, row, count, LIKELIHOOD_HEAD_LOWER, LIKELIHOOD_HEAD_UPPER, constant);
+    int result = judge_constant(finetune, row, count, LIKELIHOOD_HEAD_LOWER, LIKELIHOOD_HEAD_UPPER, constant);
     if (!result)
         result = judge_constant(finetune, row, count, LIKELIHOOD_FREE_LOWER, LIKELIHOOD_FREE_UPPER, unbounded);
     json_t *questions = json_object();

@@ -120,7 +120,8 @@ static int open_trunk(struct worker *worker, const struct image *images, long co
     result = file_exists(path) ? safetensors_load(path, &worker->net, parameters)
                                : make_trunk(worker, images, count, inputs, parameters);
     if (!result)
-        result = worker->backend->compile(worker->context, &worker->net, parameters, &worker->plan);
+        result = worker->backend->compile(worker->context, &worker->net, parameters, config_precision(&worker->config),
+                                          &worker->plan);
     if (!result)
         worker->trunk = TRUNK_FIRST;
     return result;

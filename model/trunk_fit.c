@@ -414,7 +414,8 @@ int trunk_fit_predict(const struct trunk_fit *fit, const float *values, const ui
     size_t answers = (size_t)fit->target.outputs, block = (size_t)fit->batch;
     float one[TARGET_OUTPUTS_MAX];
     struct plan *plan;
-    int result = fit->backend->compile(fit->context, &fit->net, values, &plan), rounds = views > 1 ? views : 1;
+    int result = fit->backend->compile(fit->context, &fit->net, values, PRECISION_FP32, &plan),
+        rounds = views > 1 ? views : 1;
     if (result)
         return result;
     memset(predictions, 0, count * answers * sizeof *predictions);
@@ -486,7 +487,7 @@ static int judge_rows(const struct trunk_fit *fit, const float *values, const ui
 {
     size_t answers = (size_t)fit->target.outputs, block = (size_t)fit->batch;
     struct plan *plan;
-    int result = fit->backend->compile(fit->context, &fit->net, values, &plan);
+    int result = fit->backend->compile(fit->context, &fit->net, values, PRECISION_FP32, &plan);
     if (result)
         return result;
     for (size_t first = 0; first < count && !result; first += block) {

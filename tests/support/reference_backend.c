@@ -546,9 +546,10 @@ static int threads(const struct backend_context *context)
 }
 
 static int compile(struct backend_context *context, const struct net *net, const float *parameters,
-                   struct plan **ret_plan)
+                   enum precision precision, struct plan **ret_plan)
 {
     (void)context;
+    (void)precision; /* always double */
     struct plan *plan = calloc(1, sizeof *plan);
     plan->net = *net;
     plan->parameters = malloc((net_parameter_count(net) + 1) * sizeof(float));

@@ -139,9 +139,9 @@ static void same_draws_again_others_elsewhere(void **state)
     (void)state;
     for (int kind = AUGMENT_W21; kind <= AUGMENT_W20; kind++) {
         const uint64_t other[4][2] = {
-            {3, 7                   },
-            {4, 7                   },
-            {3, 8                   },
+            {3, 7                    },
+            {4, 7                    },
+            {3, 8                    },
             {3, UINT64_C(1) << 32 | 7}
         };
         augment((enum augmentation)kind, &source, 64, 3, 7, 11, a);

@@ -41,7 +41,7 @@ static float *run(const struct backend *backend, int threads, const struct net *
     float *outputs = malloc(count * output_floats(net) * sizeof *outputs);
     memset(outputs, 0xff, count * output_floats(net) * sizeof *outputs);
     assert_int_equal(backend->open(threads, &context), 0);
-    assert_int_equal(backend->compile(context, net, parameters, &plan), 0);
+    assert_int_equal(backend->compile(context, net, parameters, PRECISION_FP32, &plan), 0);
     assert_int_equal(backend->forward(plan, images, count, outputs), 0);
     backend->free_plan(plan);
     backend->close(context);
@@ -345,8 +345,8 @@ static void plans_stand_alone(void **state)
         memcpy(copy, parameters, net_parameter_count(&net) * sizeof(float));
         assert_int_equal(backends[b]->open(2, &context), 0);
         assert_int_equal(backends[b]->threads(context), 2);
-        assert_int_equal(backends[b]->compile(context, &net, copy, &plan), 0);
-        assert_int_equal(backends[b]->compile(context, &other, other_parameters, &second), 0);
+        assert_int_equal(backends[b]->compile(context, &net, copy, PRECISION_FP32, &plan), 0);
+        assert_int_equal(backends[b]->compile(context, &other, other_parameters, PRECISION_FP32, &second), 0);
         memset(copy, 0, net_parameter_count(&net) * sizeof(float));
         free(copy);
         for (int again = 0; again < 3; again++) {
@@ -382,7 +382,7 @@ static void impossible_requests(void **state)
         assert_non_null(strstr(error_message(), "at least one image"));
         begin_net(&net, "wide", 5000, 1, PADDING_SYMMETRIC);
         add_layer(&net, LAYER_SWISH, 5000, 5000);
-        assert_int_equal(backends[b]->compile(context, &net, parameters, &plan), ERROR_LIMIT);
+        assert_int_equal(backends[b]->compile(context, &net, parameters, PRECISION_FP32, &plan), ERROR_LIMIT);
         assert_null(plan);
         backends[b]->close(context);
     }

@@ -123,7 +123,7 @@ static void check_golden(const struct golden *golden)
     assert_int_equal(backend_cpu.open(2, &context), 0);
     assert_int_equal(backend_cpu.calibrate(context, &net, images, GOLDEN_BATCH, parameters), 0);
     for_each_norm(&net, parameters, golden, 1);
-    assert_int_equal(backend_cpu.compile(context, &net, parameters, &plan), 0);
+    assert_int_equal(backend_cpu.compile(context, &net, parameters, PRECISION_FP32, &plan), 0);
     assert_int_equal(backend_cpu.forward(plan, images + GOLDEN_BATCH * floats, 1, embedding), 0);
     check_embedding(embedding, golden);
     backend_cpu.free_plan(plan);

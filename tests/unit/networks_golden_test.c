@@ -58,7 +58,7 @@ static void check_golden(struct backend_context *context, const struct networks_
     make_image(golden->channels, golden->side, image);
     net_random_parameters(&net, GOLDEN_SEED, parameters);
     set_norms(&net, parameters);
-    assert_int_equal(backend_cpu.compile(context, &net, parameters, &plan), 0);
+    assert_int_equal(backend_cpu.compile(context, &net, parameters, PRECISION_FP32, &plan), 0);
     assert_int_equal(backend_cpu.forward(plan, image, 1, embedding), 0);
     for (int i = 0; i * GOLDEN_EVERY < net.outputs; i++) {
         off += pow((double)embedding[i * GOLDEN_EVERY] - golden->embedding[i], 2);

@@ -37,8 +37,8 @@ static void adamw_by_hand(void **state)
             v[i] -= 0.01 * 0.1 * v[i];
             m1[i] = 0.9 * m1[i] + 0.1 * g;
             m2[i] = 0.999 * m2[i] + 0.001 * g * g;
-            v[i] -= 0.01 * (m1[i] / (1 - pow(0.9, (double)step))) /
-                    (sqrt(m2[i] / (1 - pow(0.999, (double)step))) + 1e-8);
+            v[i] -=
+                0.01 * (m1[i] / (1 - pow(0.9, (double)step))) / (sqrt(m2[i] / (1 - pow(0.999, (double)step))) + 1e-8);
             assert_close((double)value[i], v[i], 2e-6);
         }
     }
@@ -117,7 +117,9 @@ static void slopes_by_finite_differences(void **state)
     check_slopes(&target, partial, 2e-3);
     target = (struct target){.kind = TARGET_BINOMIAL, .outputs = 2};
     check_slopes(&target, binomial, 1e-3);
-    target = (struct target){.kind = TARGET_CLASSES, .outputs = 4, .class_weight = {1, 1, 2.5f, 1}};
+    target = (struct target){
+        .kind = TARGET_CLASSES, .outputs = 4, .class_weight = {1, 1, 2.5f, 1}
+    };
     check_slopes(&target, class, 1e-3);
     target = (struct target){.kind = TARGET_VALUES, .outputs = 1};
     check_slopes(&target, value, 1e-3);
@@ -144,7 +146,9 @@ static void losses_by_hand(void **state)
     float two[2] = {0, logf(3)}, binomial[2] = {10, 30}, class[2] = {1, 0};
     target = (struct target){.kind = TARGET_BINOMIAL, .outputs = 2};
     assert_close(target_loss(&target, two, binomial, NULL), -(30 * log(0.75) + 10 * log(0.25)), 1e-5);
-    target = (struct target){.kind = TARGET_CLASSES, .outputs = 2, .class_weight = {2, 1}};
+    target = (struct target){
+        .kind = TARGET_CLASSES, .outputs = 2, .class_weight = {2, 1}
+    };
     assert_close(target_loss(&target, two, class, NULL), 2 * log(4), 1e-6);
     target = (struct target){.kind = TARGET_VALUES, .outputs = 2};
     assert_close(target_loss(&target, two, class, NULL), (1 + log(3) * log(3)) / 2, 1e-6);

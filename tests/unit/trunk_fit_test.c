@@ -43,7 +43,8 @@ static void draw_galaxies(void)
         float size = 5 + 5 * uniform(500, n), bright = 60 + 120 * uniform(501, n);
         for (int y = 0; y < STORED; y++)
             for (int x = 0; x < STORED; x++) {
-                float r = hypotf((float)x - 19.5f, (float)y - 19.5f) / size, noise = 40 * uniform(600 + n, (size_t)(y * STORED + x));
+                float r = hypotf((float)x - 19.5f, (float)y - 19.5f) / size,
+                      noise = 40 * uniform(600 + n, (size_t)(y * STORED + x));
                 float value = ring ? expf(-8 * (r - 1) * (r - 1)) : expf(-r * r);
                 pixels[n][y * STORED + x] = (uint8_t)(bright * value + noise);
             }
@@ -71,7 +72,9 @@ static int tear_down(void **state)
 
 static struct target classes(void)
 {
-    return (struct target){.kind = TARGET_CLASSES, .outputs = CLASSES, .class_weight = {1, 1}};
+    return (struct target){
+        .kind = TARGET_CLASSES, .outputs = CLASSES, .class_weight = {1, 1}
+    };
 }
 
 static struct trunk_recipe recipe(void)
@@ -158,7 +161,8 @@ static void learns_and_restores_the_best(void **state)
     float predictions[VALIDATION * CLASSES];
     for (int views = 1; views <= 8; views += 7) {
         int right = 0;
-        assert_int_equal(trunk_fit_predict(fit, trunk_fit_best(fit), galaxies.validation_row, VALIDATION, views, predictions), 0);
+        assert_int_equal(
+            trunk_fit_predict(fit, trunk_fit_best(fit), galaxies.validation_row, VALIDATION, views, predictions), 0);
         for (int i = 0; i < VALIDATION; i++) {
             assert_float_equal(predictions[2 * i] + predictions[2 * i + 1], 1, 1e-5f);
             right += (predictions[2 * i] > 0.5f) == (labels[galaxies.validation_row[i] * 2] > 0);
@@ -245,7 +249,8 @@ static void resumes_bit_for_bit(void **state)
     unlink(path);
 }
 
-static void refuse(struct trunk_fit *fit, const char *path, const char *bytes, size_t length, int code, const char *words)
+static void refuse(struct trunk_fit *fit, const char *path, const char *bytes, size_t length, int code,
+                   const char *words)
 {
     struct file_part part = {bytes, length};
     assert_int_equal(file_write(path, &part, 1, 0600), 0);
@@ -373,7 +378,8 @@ static void frozen_stays_frozen(void **state)
         int tensors = net_tensors(&net, tensor, 256);
         for (int t = 0; t < tensors; t++) {
             int statistics = strstr(tensor[t].name, "running_") != NULL;
-            int same = memcmp(before + tensor[t].offset, after + tensor[t].offset, tensor[t].count * sizeof *after) == 0;
+            int same =
+                memcmp(before + tensor[t].offset, after + tensor[t].offset, tensor[t].count * sizeof *after) == 0;
             assert_int_equal(same, !(statistics && live));
         }
         assert_memory_not_equal(before + count, after + count, CLASSES * sizeof *after);
@@ -490,11 +496,11 @@ static void names_the_galaxy_of_a_bad_loss(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(learns_and_restores_the_best), cmocka_unit_test(patience_ends_a_run),
-        cmocka_unit_test(votes_start_at_the_constant),  cmocka_unit_test(resumes_bit_for_bit),
-        cmocka_unit_test(refuses_other_checkpoints),    cmocka_unit_test(blocks_learn_at_their_rates),
-        cmocka_unit_test(frozen_stays_frozen),          cmocka_unit_test(shrinks_towards_fresh_values),
-        cmocka_unit_test(refuses_what_teaches_nothing), cmocka_unit_test(a_batch_of_one),
+        cmocka_unit_test(learns_and_restores_the_best),  cmocka_unit_test(patience_ends_a_run),
+        cmocka_unit_test(votes_start_at_the_constant),   cmocka_unit_test(resumes_bit_for_bit),
+        cmocka_unit_test(refuses_other_checkpoints),     cmocka_unit_test(blocks_learn_at_their_rates),
+        cmocka_unit_test(frozen_stays_frozen),           cmocka_unit_test(shrinks_towards_fresh_values),
+        cmocka_unit_test(refuses_what_teaches_nothing),  cmocka_unit_test(a_batch_of_one),
         cmocka_unit_test(names_the_galaxy_of_a_bad_loss)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
