@@ -465,7 +465,8 @@ static int run_conv(const struct plan *plan, const struct step *step, struct lan
     dnnl_memory_destroy(scratch);
     if (step->swish) {
         size_t channels = (size_t)step->layer->out;
-        plan->kernels->swish(target, step->out_floats / channels, channels, step->swish == 2 ? lane->small : NULL);
+        float *sums = step->swish == 2 ? memset(lane->small, 0, channels * sizeof *lane->small) : NULL;
+        plan->kernels->swish(target, step->out_floats / channels, channels, sums);
     }
     return status != dnnl_success;
 }
@@ -473,6 +474,7 @@ static int run_conv(const struct plan *plan, const struct step *step, struct lan
 /* sums [channels] */
 static void mean_over_pixels(const struct plan *plan, const void *values, size_t pixels, size_t channels, float *mean)
 {
+    memset(mean, 0, channels * sizeof *mean);
     plan->kernels->sums(values, pixels, channels, mean);
     for (size_t c = 0; c < channels; c++)
         mean[c] /= (float)pixels;
@@ -483,10 +485,25 @@ static float sigmoid(float x)
     return 1.0f / (1.0f + expf(-x));
 }
 
-/* Mean over pixels -> reduce -> swish -> expand -> sigmoid -> scale the channels. The sums are there already where the step
+#define DOT_LANES 16 /* sums side by side, so that compilers can make vectors of them */
+
+static float dot(const float *restrict a, const float *restrict b, size_t count)
+{
+    float part[DOT_LANES] = {0}, sum = 0;
+    size_t i = 0;
+    for (; i + DOT_LANES <= count; i += DOT_LANES)
+        for (size_t j = 0; j < DOT_LANES; j++)
+            part[j] += a[i + j] * b[i + j];
+    for (; i < count; i++)
+        sum += a[i] * b[i];
+    for (size_t j = 0; j < DOT_LANES; j++)
+        sum += part[j];
+    return sum;
+}
+
+/* Mean over pixels -> reduce -> swish -> expand -> sigmoid -> scale the channels, in place. The sums are there already where the step
  * before made them. */
-static void run_se(const struct plan *plan, const struct step *step, struct lane *lane, const void *source,
-                   void *target)
+static void run_se(const struct plan *plan, const struct step *step, struct lane *lane, void *target)
 {
     size_t in = (size_t)step->layer->in, reduced = (size_t)step->layer->reduced;
     size_t pixels = (size_t)step->out_side * (size_t)step->out_side;
@@ -497,12 +514,9 @@ static void run_se(const struct plan *plan, const struct step *step, struct lane
         for (size_t c = 0; c < in; c++)
             mean[c] /= (float)pixels;
     else
-        mean_over_pixels(plan, source, pixels, in, mean);
+        mean_over_pixels(plan, target, pixels, in, mean);
     for (size_t r = 0; r < reduced; r++) {
-        float sum = 0;
-        for (size_t c = 0; c < in; c++)
-            sum += reduce[r * in + c] * mean[c];
-        sum += reduce_bias[r];
+        float sum = dot(reduce + r * in, mean, in) + reduce_bias[r];
         narrow[r] = sum * sigmoid(sum);
     }
     memcpy(gate, expand_bias, in * sizeof *gate);
@@ -511,7 +525,7 @@ static void run_se(const struct plan *plan, const struct step *step, struct lane
             gate[c] += narrow[r] * expand[r * in + c];
     for (size_t c = 0; c < in; c++)
         gate[c] = sigmoid(gate[c]);
-    plan->kernels->scale(source, gate, pixels, in, target);
+    plan->kernels->scale(target, gate, pixels, in);
 }
 
 static void run_norm(const struct step *step, const float *source, float *target)
@@ -559,23 +573,29 @@ static void run_in_float(const struct step *step, const float *source, float *ta
         run_max_pool(step, source, target);
 }
 
+/* Its loop changes values where they are. */
+static int works_in_place(enum step_kind kind)
+{
+    return kind == STEP_SWISH || kind == STEP_SE || kind == STEP_ADD;
+}
+
 static int run_step(const struct plan *plan, const struct step *step, struct lane *lane, const void *source,
                     const void *added, void *target)
 {
     size_t channels = (size_t)step->layer->out, pixels = (size_t)step->in_side * (size_t)step->in_side;
+    if (works_in_place(step->kind) && source != target) /* where the result is kept for an addition */
+        memcpy(target, source, step->out_floats * plan->kernels->value_bytes);
     switch (step->kind) {
     case STEP_CONV:
         return run_conv(plan, step, lane, source, target);
     case STEP_SWISH:
-        if (source != target)
-            memcpy(target, source, step->out_floats * plan->kernels->value_bytes);
         plan->kernels->swish(target, pixels, channels, NULL);
         return 0;
     case STEP_SE:
-        run_se(plan, step, lane, source, target);
+        run_se(plan, step, lane, target);
         return 0;
     case STEP_ADD:
-        plan->kernels->add(source, added, step->out_floats, target);
+        plan->kernels->add(target, added, step->out_floats);
         return 0;
     case STEP_POOL:
         mean_over_pixels(plan, source, pixels, channels, lane->small);

@@ -5,19 +5,22 @@
 #include <stdint.h>
 #include <string.h>
 
-#define KERNEL(name) name##_portable
+#define KERNEL(name)          name##_portable
+#define MULTIPLY_ADD(a, b, c) ((a) * (b) + (c)) /* the processor may have no other */
 #include "cpu/net_kernels_body.h"
 
 #ifdef __x86_64__
 #pragma GCC push_options
-#pragma GCC target("avx2")
-#define KERNEL(name) name##_avx2
+#pragma GCC target("avx2,fma")
+#define KERNEL(name)          name##_avx2
+#define MULTIPLY_ADD(a, b, c) __builtin_fmaf(a, b, c)
 #include "cpu/net_kernels_body.h"
 #pragma GCC pop_options
 
 #pragma GCC push_options
-#pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,prefer-vector-width=512")
-#define KERNEL(name) name##_avx512
+#pragma GCC target("fma,avx512f,avx512dq,avx512bw,avx512vl,prefer-vector-width=512")
+#define KERNEL(name)          name##_avx512
+#define MULTIPLY_ADD(a, b, c) __builtin_fmaf(a, b, c)
 #include "cpu/net_kernels_body.h"
 #pragma GCC pop_options
 #endif

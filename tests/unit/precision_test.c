@@ -65,7 +65,7 @@ static int train(void)
                                   .blocks = TRUNK_FIT_BLOCKS_MAX,
                                   .live_norm = 1,
                                   .batch = 30,
-                                  .epochs_max = 18,
+                                  .epochs_max = 25,
                                   .seed = 3};
     struct trunk_data data = {.pixels = pixels[0],
                               .pixels_stride_bytes = sizeof pixels[0],
@@ -234,7 +234,11 @@ static void same_bits_everywhere(void **state)
                 continue;
             }
             float *have = embed((enum precision)precision);
-            assert_memory_equal(have, want, GALAXIES * INPUTS * sizeof *have);
+            double error = relative_error(have, want, GALAXIES * INPUTS);
+            if (s > 0) /* with fused multiply-adds all are the same; without, only rounding differs */
+                assert_memory_equal(have, want, GALAXIES * INPUTS * sizeof *have);
+            else if (!(error <= (precision == PRECISION_FP32 ? 1e-4 : 0.1)))
+                fail_msg("%s is off by %g", sets[s], error);
             free(have);
         }
         head_kernels_choose(NULL);

@@ -13,7 +13,7 @@
 #include "base/half.h"
 #include "base/philox.h"
 #include "cpu/backend_cpu.h"
-#include "cpu/head_kernels.h"
+#include "model/optimizer.h"
 #include "model/information.h"
 #include "model/likelihood.h"
 
@@ -91,7 +91,8 @@ static int time_trunk(char **argument)
     struct trunk trunk = make_trunk(context, (size_t)atoi(argument[2]));
     double limit = atof(argument[3]), best = 0, begin = seconds_now();
     struct plan *plan;
-    must(backend->compile(context, &trunk.net, trunk.parameters, &plan));
+    enum precision precision = strcmp(argument[1], "bf16") == 0 ? PRECISION_BF16 : PRECISION_FP32;
+    must(backend->compile(context, &trunk.net, trunk.parameters, precision, &plan));
     must(backend->forward(plan, trunk.images, trunk.count, trunk.outputs));
     for (double last = seconds_now(), now; last - begin < limit; last = now) {
         int calls = 0;
@@ -119,12 +120,12 @@ struct training_run {
 static void train_step(struct training_run *run)
 {
     struct train_pass pass = {.seed = SEED, .step = run->step++, .live_norm = 1};
-    struct adam_step adam = {.learning_rate = 1e-4f, .correction1 = 1, .correction2 = 1};
+    const struct adamw adamw = {.learning_rate = 1e-4, .weight_decay = 0.05, .step = run->step, .gradient_scale = 1};
     struct trunk *trunk = &run->trunk;
     must(backend->train_forward(run->training, trunk->parameters, trunk->images, trunk->count, &pass, trunk->outputs));
     must(backend->train_backward(run->training, trunk->parameters, run->slope, 0, run->gradient, NULL));
-    head_kernels()->adam(&adam, trunk->parameters, run->gradient, run->moment1, run->moment2,
-                         net_parameter_count(&trunk->net));
+    adamw_update(&adamw, net_parameter_count(&trunk->net), run->gradient, trunk->parameters, run->moment1,
+                 run->moment2);
 }
 
 /* The loss is a fixed weighted sum of the embedding: its gradient costs nothing. */
