@@ -134,3 +134,58 @@ void bare_net(struct net *net, int side)
     add_layer(net, LAYER_BATCH_NORM, 6, 6);
     add_layer(net, LAYER_SE, 6, 6)->reduced = 1;
 }
+
+static void add_bias(struct net *net, int channels)
+{
+    add_layer(net, LAYER_BIAS, channels, channels);
+}
+
+static void add_relu(struct net *net, int channels, float ceiling)
+{
+    add_layer(net, LAYER_RELU, channels, channels)->ceiling = ceiling;
+}
+
+static void add_max_pool(struct net *net, int channels, int kernel)
+{
+    struct layer *layer = add_layer(net, LAYER_MAX_POOL, channels, channels);
+    layer->kernel = kernel;
+    layer->stride = 2;
+}
+
+/* Two residuals: one opened by a ReLU, one by a bias whose ReLU follows. */
+static void add_plain_residuals(struct net *net, int channels)
+{
+    int start = net->layers - 1;
+    add_unit(net, channels, channels, 3, 1, channels, 1, 0);
+    add_relu(net, channels, 0.8f);
+    add_conv(net, channels, channels, 1, 1, 1);
+    add_bias(net, channels);
+    add_layer(net, LAYER_ADD, channels, channels)->from = start;
+    add_bias(net, channels);
+    start = net->layers - 1;
+    add_relu(net, channels, 0);
+    add_conv(net, channels, channels, 3, 1, 1);
+    add_bias(net, channels);
+    add_relu(net, channels, 6);
+    add_layer(net, LAYER_ADD, channels, channels)->from = start;
+}
+
+void plain_net(struct net *net, int channels, int side, enum padding padding)
+{
+    begin_net(net, "plain", channels, side, padding);
+    add_conv(net, channels, 12, 3, 1, 1);
+    add_bias(net, 12);
+    add_relu(net, 12, 0);
+    add_conv(net, 12, 12, 1, 1, 1);
+    add_relu(net, 12, 0.5f);
+    add_plain_residuals(net, 12);
+    add_max_pool(net, 12, 2);
+    add_conv(net, 12, 9, 3, 1, 1);
+    add_bias(net, 9);
+    add_max_pool(net, 9, 3);
+    add_conv(net, 9, 10, (side / 2 - 3) / 2 + 1, 1, 1);
+    net->layer[net->layers - 1].unpadded = 1;
+    add_bias(net, 10);
+    add_relu(net, 10, 0);
+    net->outputs = 10;
+}

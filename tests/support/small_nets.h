@@ -31,4 +31,10 @@ void small_net(struct net *net, int channels, int side, enum padding padding);
 /* A residual around a single convolution, opened by a convolution that nothing is folded into. */
 void bare_net(struct net *net, int side);
 
+/*
+ * Bias, ReLU and max pooling in every surrounding: folded, after a convolution without bias, after batch norm, after an addition,
+ * and where a residual opens; pools that leave a border over, one of values below zero; a dense layer at the end. `side` from 14 on.
+ */
+void plain_net(struct net *net, int channels, int side, enum padding padding);
+
 #endif

@@ -184,7 +184,8 @@ static void small_nets(void **state)
     assert_same_forward(&net, 1, TOLERANCE_SMALL_NET);
 }
 
-/* Ceilings that some values reach, squares that leave a border over, and convolutions as large as the image. */
+/* A bias puts values on both sides of zero. Ceilings that some of them reach, squares that leave a border over, and convolutions
+ * as large as the image. */
 static void layers_without_norm(void **state)
 {
     static const int channels[] = {1, 5, 16};
@@ -194,10 +195,12 @@ static void layers_without_norm(void **state)
         for (size_t b = 0; b < 2; b++)
             for (int side = 2; side <= 9; side++) {
                 begin_net(&net, "relu6", channels[c], side, PADDING_SAME);
+                add_layer(&net, LAYER_BIAS, channels[c], channels[c]);
                 add_layer(&net, LAYER_RELU, channels[c], channels[c])->ceiling = 0.6f;
                 assert_same_forward(&net, batches[b], tolerance[LAYER_RELU]);
                 for (int kernel = 2; kernel <= (side < 3 ? side : 3); kernel++) {
                     begin_net(&net, "max pool", channels[c], side, PADDING_SAME);
+                    add_layer(&net, LAYER_BIAS, channels[c], channels[c]);
                     struct layer *pool = add_layer(&net, LAYER_MAX_POOL, channels[c], channels[c]);
                     pool->kernel = kernel;
                     pool->stride = 2;
@@ -210,14 +213,30 @@ static void layers_without_norm(void **state)
             }
 }
 
+static void plain_nets(void **state)
+{
+    struct net net;
+    (void)state;
+    for (size_t b = 0; b < 2; b++) {
+        plain_net(&net, 1, 17, PADDING_SAME);
+        assert_same_forward(&net, batches[b], TOLERANCE_SMALL_NET);
+        plain_net(&net, 3, 14, PADDING_SYMMETRIC);
+        assert_same_forward(&net, batches[b], TOLERANCE_SMALL_NET);
+    }
+}
+
 static void named_nets(void **state)
 {
     struct net net;
     (void)state;
-    assert_int_equal(net_by_name("walmsley2020", 1, 32, &net), 0);
-    assert_same_forward(&net, 3, TOLERANCE_SMALL_NET);
+    for (size_t b = 0; b < 2; b++) {
+        assert_int_equal(net_by_name("walmsley2020", 1, 32, &net), 0);
+        assert_same_forward(&net, batches[b], TOLERANCE_SMALL_NET);
+    }
+    assert_int_equal(net_by_name("efficientnet_lite0", 1, 64, &net), 0);
+    assert_same_forward(&net, 1, TOLERANCE_B0);
     assert_int_equal(net_by_name("tf_efficientnet_lite0", 3, 33, &net), 0);
-    assert_same_forward(&net, 2, TOLERANCE_B0);
+    assert_same_forward(&net, 7, TOLERANCE_B0);
 }
 
 /* --- calibration ------------------------------------------------------------------------------------------
@@ -418,6 +437,7 @@ int main(void)
         cmocka_unit_test(squeeze_and_excitation),
         cmocka_unit_test(swish_far_from_zero),
         cmocka_unit_test(layers_without_norm),
+        cmocka_unit_test(plain_nets),
         cmocka_unit_test(named_nets),
         cmocka_unit_test(small_nets),
         cmocka_unit_test(calibration_of_small_nets),
