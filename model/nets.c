@@ -29,9 +29,11 @@ int net_by_name(const char *name, int channels, int side, struct net *ret_net)
         snprintf(names + used, sizeof names - used, "%s%s", i ? ", " : "", nets[i].name);
         if (strcmp(nets[i].name, name) != 0)
             continue;
-        if (side < SIDE_MIN || side % nets[i].multiple)
-            return error_set(ERROR_INPUT, "%s cannot see images of %d pixels: at least %d, a multiple of %d", name,
-                             side, SIDE_MIN, nets[i].multiple);
+        if (side < SIDE_MIN)
+            return error_set(ERROR_INPUT, "%s cannot see images of %d pixels: at least %d", name, side, SIDE_MIN);
+        if (side % nets[i].multiple)
+            return error_set(ERROR_INPUT, "%s cannot see images of %d pixels: their side is a multiple of %d", name,
+                             side, nets[i].multiple);
         nets[i].build(channels, side, ret_net);
         if (nets[i].tensorflow)
             net_use_tensorflow_conventions(ret_net);

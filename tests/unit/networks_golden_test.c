@@ -91,6 +91,8 @@ static void names_and_sides(void **state)
     assert_int_equal(net_by_name("walmsley2020", 1, 100, &net), ERROR_INPUT);
     assert_non_null(strstr(error_message(), "a multiple of 16"));
     assert_int_equal(net_by_name("efficientnet_b0", 1, 16, &net), ERROR_INPUT);
+    assert_non_null(strstr(error_message(), "at least 32"));
+    assert_int_equal(net_by_name("walmsley2020", 1, -16, &net), ERROR_INPUT);
     /* Published: trunk of B0 with one channel; the network of W+20 with its head of 2 (258). */
     assert_int_equal(net_by_name("efficientnet_b0", 1, 224, &net), 0);
     assert_int_equal(net_parameter_count(&net), 4048988);
