@@ -71,7 +71,7 @@ void net_use_tensorflow_conventions(struct net *net);
  * The network of Walmsley et al. 2020 (arXiv 1905.07424) up to its first dense layer: 128 outputs. With its dropout of 0.5 and a
  * linear head of 2 it has 1,335,394 parameters at 128 pixels. `side` is a multiple of 16, the original's channel count is 1.
  * The original fed pixels of 0..255, this program 0..1; and it flattened channels last before the dense layer, so that its
- * kernel[(row * side / 16 + column) * 128 + in][out] is our dense1.weight[out][in][row][column].
+ * kernel[(row * (side / 16) + column) * 128 + in][out] is our dense1.weight[out][in][row][column].
  */
 void net_walmsley2020(int channels, int side, struct net *ret_net);
 

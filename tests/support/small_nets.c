@@ -152,7 +152,7 @@ static void add_max_pool(struct net *net, int channels, int kernel)
     layer->stride = 2;
 }
 
-/* Two residuals: one opened by a ReLU, one by a bias whose ReLU follows. */
+/* Two residuals: one opened by a ReLU, one by the bias of a convolution, whose ReLU follows. */
 static void add_plain_residuals(struct net *net, int channels)
 {
     int start = net->layers - 1;
@@ -161,6 +161,8 @@ static void add_plain_residuals(struct net *net, int channels)
     add_conv(net, channels, channels, 1, 1, 1);
     add_bias(net, channels);
     add_layer(net, LAYER_ADD, channels, channels)->from = start;
+    add_bias(net, channels);
+    add_conv(net, channels, channels, 1, 1, 1);
     add_bias(net, channels);
     start = net->layers - 1;
     add_relu(net, channels, 0);

@@ -155,6 +155,50 @@ static void what_is_written_is_read(void **state)
     free(bytes);
 }
 
+/* Every network by name: its tensors are named once each, lie behind one another, and come back from a file of its own only. */
+static void every_network_is_written_and_read(void **state)
+{
+    static const struct {
+        const char *name, *first, *last;
+        int tensors, like; /* like: another one that has the same tensors, or itself */
+    } cases[] = {
+        {"efficientnet_b0",       "conv_stem.weight", "bn2.running_var", 5 * 49 + 4 * 16, 0},
+        {"efficientnet_lite0",    "conv_stem.weight", "bn2.running_var", 5 * 49,          2},
+        {"tf_efficientnet_lite0", "conv_stem.weight", "bn2.running_var", 5 * 49,          1},
+        {"walmsley2020",          "conv1.weight",     "dense1.bias",     2 * 7,           3},
+    };
+    static struct net net, other;
+    struct net_tensor tensor[400];
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(net_by_name(cases[i].name, 1, 32, &net), 0);
+        int tensors = net_tensors(&net, tensor, 400);
+        size_t count = net_parameter_count(&net);
+        float *written = malloc(count * sizeof *written), *read = calloc(count, sizeof *read);
+        assert_int_equal(tensors, cases[i].tensors);
+        assert_string_equal(tensor[0].name, cases[i].first);
+        assert_string_equal(tensor[tensors - 1].name, cases[i].last);
+        for (int t = 0; t < tensors; t++) {
+            assert_int_equal(tensor[t].offset + tensor[t].count, t + 1 < tensors ? tensor[t + 1].offset : count);
+            for (int u = 0; u < t; u++)
+                assert_string_not_equal(tensor[t].name, tensor[u].name);
+        }
+        net_random_parameters(&net, 3, written);
+        assert_int_equal(safetensors_save(path, &net, written), 0);
+        assert_int_equal(safetensors_load(path, &net, read), 0);
+        assert_memory_equal(read, written, count * sizeof *read);
+        for (int k = 0; k < 4; k++) {
+            assert_int_equal(net_by_name(cases[k].name, 1, 32, &other), 0);
+            float *taken = malloc(net_parameter_count(&other) * sizeof *taken);
+            int fits = k == i || k == cases[i].like;
+            assert_int_equal(safetensors_load(path, &other, taken), fits ? 0 : ERROR_INPUT);
+            free(taken);
+        }
+        free(written);
+        free(read);
+    }
+}
+
 static void zoobots_prefix_counters_and_classifier_are_taken(void **state)
 {
     (void)state;
@@ -379,6 +423,37 @@ static void random_weights_are_those_of_the_seed(void **state)
     free(two);
 }
 
+/* Convolutions with a bias: Glorot's uniform values, and nothing in the biases. */
+static void random_weights_beside_a_bias_are_uniform(void **state)
+{
+    static struct net net;
+    struct net_tensor tensor[20];
+    (void)state;
+    assert_int_equal(net_by_name("walmsley2020", 1, 64, &net), 0);
+    float *values = malloc(net_parameter_count(&net) * sizeof *values);
+    net_random_parameters(&net, 5, values);
+    int tensors = net_tensors(&net, tensor, 20);
+    for (int t = 0; t < tensors; t++) {
+        const float *value = values + tensor[t].offset;
+        double range =
+            sqrt(6.0 / ((tensor[t].shape[0] + tensor[t].shape[1]) * tensor[t].shape[2] * tensor[t].shape[3]));
+        double sum = 0, squares = 0, largest = 0, count = (double)tensor[t].count;
+        for (size_t k = 0; k < tensor[t].count; k++) {
+            sum += (double)value[k];
+            squares += (double)value[k] * (double)value[k];
+            largest = fmax(largest, fabs((double)value[k]));
+        }
+        if (tensor[t].rank == 1) {
+            assert_true(largest == 0);
+            continue;
+        }
+        assert_true(largest <= range * 1.000001 && largest > 0.98 * range);
+        assert_true(fabs(sum / count) < 6 * range / sqrt(3 * count));
+        assert_true(fabs(squares / count * 3 / (range * range) - 1) < 6 / sqrt(count));
+    }
+    free(values);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -399,12 +474,14 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_written_is_read),
+        cmocka_unit_test(every_network_is_written_and_read),
         cmocka_unit_test(zoobots_prefix_counters_and_classifier_are_taken),
         cmocka_unit_test(wrong_tensors_are_named),
         cmocka_unit_test(headers_that_lie_are_refused),
         cmocka_unit_test(cut_and_damaged_files_never_do_harm),
         cmocka_unit_test(b0_has_the_published_number_of_parameters),
         cmocka_unit_test(random_weights_are_those_of_the_seed),
+        cmocka_unit_test(random_weights_beside_a_bias_are_uniform),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
