@@ -67,6 +67,8 @@ static int do_worker(const struct config *config, const struct options *options)
     return run_worker(config, options->endpoint);
 }
 
+#define FINETUNE_OPTIONS "--out --labels --task --test --weights --set --config --json"
+
 static const struct verb {
     const char *name, *arguments; /* the options it takes, as in the manual */
     int needs_argument;
@@ -78,10 +80,8 @@ static const struct verb {
      "take galaxies from a CSV catalogue"                                                                                                  },
     {"evaluate", "[--config FILE] --oracle CATALOGUE [--json]",          0, do_evaluate,
      "every stored model on the test galaxies"                                                                                             },
-    {"finetune",
-     "CATALOGUE --out FOLDER [--labels COLUMN] [--task KIND] [--test CATALOGUE] [--weights FILE] [--set "
-     "SECTION.KEY=VALUE] "
-     "[--config FILE] [--json]",                                         1, do_finetune, "teach the network on a labelled catalogue"       },
+    {"finetune", "CATALOGUE --out FOLDER [OPTION ...]",                  1, do_finetune,
+     "teach the network on a labelled catalogue; triaged(8) has the options"                                                               },
     {"model",    "summary [--config FILE] [--json]",                     1, do_model,    "the network, layer by layer"                     },
     {"worker",   "--endpoint ENDPOINT [--config FILE]",                  0, do_worker,
      "internal: the process that computes, started by run"                                                                                 },
@@ -99,6 +99,11 @@ static int usage(const char *what, const char *detail)
 {
     fprintf(stderr, "triaged: %s: %s; see triaged help\n", what, detail);
     return EXIT_USAGE;
+}
+
+static int takes(const struct verb *verb, const char *option)
+{
+    return strstr(verb->run == do_finetune ? FINETUNE_OPTIONS : verb->arguments, option) != NULL;
 }
 
 static int parse(struct options *options, const struct verb *verb, int count, char **words)
@@ -125,7 +130,7 @@ static int parse(struct options *options, const struct verb *verb, int count, ch
         size_t k = 0;
         while (k < sizeof known / sizeof *known && strcmp(known[k].name, words[i]) != 0)
             k++;
-        if (k < sizeof known / sizeof *known && strstr(verb->arguments, words[i])) {
+        if (k < sizeof known / sizeof *known && takes(verb, words[i])) {
             if (known[k].text && i + 1 == count)
                 return usage("missing value", words[i]);
             if (known[k].text == options->set && options->settings == SETTINGS_MAX)
