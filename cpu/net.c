@@ -411,7 +411,8 @@ static int build_plan(struct workers *workers, const struct net *net, const floa
 int cpu_compile(struct workers *workers, const struct net *net, const float *parameters, enum precision precision,
                 struct plan **ret_plan)
 {
-    return build_plan(workers, net, parameters, 1, precision, ret_plan);
+    int has_bf16 = (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core;
+    return build_plan(workers, net, parameters, 1, has_bf16 ? precision : PRECISION_FP32, ret_plan);
 }
 
 void cpu_free_plan(struct plan *plan)

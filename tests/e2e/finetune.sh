@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # `triaged finetune`: learns from votes and from classes, goes on after kill -9 to the same bytes, and says what is wrong with
 # what it is given, with the documented exit code and nothing lost.
-. "$(dirname "$0")/../support/daemon.sh"
+# shellcheck source=tests/support/daemon.sh
+source "$1/tests/support/daemon.sh" "$1" "$2"
 export ASAN_OPTIONS=detect_leaks=0
 failures=0
 expect() { # CODE TEXT COMMAND...
