@@ -21,15 +21,16 @@ finetune() { "$build/triaged" finetune "${small[@]}" "$@"; } # the last word on 
 
 survey 80
 truth=$folder/survey/truth.csv
-finetune "$truth" --out "$folder/whole" --set training.epochs_max=6 --json >"$folder/whole.json" 2>/dev/null
-jq -e '.epochs == 6 and .validation.questions["smooth-or-featured"].nll > 0 and .validation.questions["smooth-or-featured"].constant_nll > 0
+finetune "$truth" --out "$folder/whole" --set training.epochs_max=16 --json >"$folder/whole.json" 2>/dev/null
+jq -e '.epochs == 16 and .validation.questions["smooth-or-featured"].nll > 0 and .validation.questions["smooth-or-featured"].constant_nll > 0
     and .trained_on + .validation.galaxies == 80' "$folder/whole.json" >/dev/null || fail "report: $(cat "$folder/whole.json")"
-[ "$(wc -l <"$folder/whole/curve.csv")" = 8 ] && head -1 "$folder/whole/curve.csv" | grep -q 'epoch,learning_rate,train_loss,validation_loss,quality,smooth-or-featured,' || fail "curve.csv"
+[ "$(wc -l <"$folder/whole/curve.csv")" = 18 ] || fail "rows of curve.csv"
+head -1 "$folder/whole/curve.csv" | grep -q 'epoch,learning_rate,train_loss,validation_loss,quality,smooth-or-featured,' || fail "curve.csv"
 xmllint --noout "$folder/whole/curve.svg" 2>/dev/null || grep -q '</svg>' "$folder/whole/curve.svg" || fail "curve.svg"
 
 # Killed in the first, second and third epoch, and asked to stop; the end is the same to the byte.
 for signal in KILL TERM; do
-    "$build/triaged" finetune "$truth" --out "$folder/killed" "${small[@]}" --set training.epochs_max=6 2>"$folder/killed.err" >/dev/null &
+    "$build/triaged" finetune "$truth" --out "$folder/killed" "${small[@]}" --set training.epochs_max=16 2>"$folder/killed.err" >/dev/null &
     pids+=($!)
     last=$!
     wait_until 60 grep -qE 'epoch +[0-9]+:' "$folder/killed.err"
@@ -37,7 +38,7 @@ for signal in KILL TERM; do
     wait "$last" && fail "it ended well in spite of SIG$signal"
     [ "$signal" = KILL ] || grep -q 'goes on from' "$folder/killed.err" || fail "no word of how to go on"
 done
-finetune "$truth" --out "$folder/killed" --set training.epochs_max=6 >/dev/null 2>"$folder/again.err"
+finetune "$truth" --out "$folder/killed" --set training.epochs_max=16 >/dev/null 2>"$folder/again.err"
 grep -q 'going on from' "$folder/again.err" || fail "it started anew"
 cmp "$folder/whole/trunk.safetensors" "$folder/killed/trunk.safetensors" || fail "a resumed run ends elsewhere"
 cmp "$folder/whole/curve.csv" "$folder/killed/curve.csv" || fail "a resumed run has another curve"
@@ -69,8 +70,8 @@ expect 65 "at least 2 galaxies per batch" finetune "$truth" --out "$folder/x" --
 expect 64 "missing: --out FOLDER" finetune "$truth"
 expect 78 "is out of range" finetune "$truth" --out "$folder/x" --set training.batch=0
 expect 78 "is not of the form section.key=value" finetune "$truth" --out "$folder/x" --set nonsense
-expect 78 "another training recipe" finetune "$truth" --out "$folder/whole" --set training.epochs_max=7
+expect 78 "another training recipe" finetune "$truth" --out "$folder/whole" --set training.epochs_max=17
 head -c 100000 "$folder/whole/checkpoint" >"$folder/cut" && cp "$folder/cut" "$folder/whole/checkpoint"
-expect 65 "is cut short" finetune "$truth" --out "$folder/whole" --set training.epochs_max=6
+expect 65 "is cut short" finetune "$truth" --out "$folder/whole" --set training.epochs_max=16
 [ "$failures" = 0 ] || fail "$failures checks"
 echo "finetune: all passed"
