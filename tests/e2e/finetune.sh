@@ -30,6 +30,7 @@ xmllint --noout "$folder/whole/curve.svg" 2>/dev/null || grep -q '</svg>' "$fold
 
 # Killed in the first, second and third epoch, and asked to stop; the end is the same to the byte.
 for signal in KILL TERM; do
+    : >"$folder/killed.err"
     "$build/triaged" finetune "$truth" --out "$folder/killed" "${small[@]}" --set training.epochs_max=16 2>"$folder/killed.err" >/dev/null &
     pids+=($!)
     last=$!
