@@ -1,7 +1,7 @@
 /*
  * A net in training: forward with everything kept that the backward pass reads, and backward. The table of layers becomes a
- * list of stages on channels-last tensors, batch norm and swish together where they follow each other, so that the values
- * between them are never stored. Each convolution runs as one part of the batch per worker thread; everything else in blocks
+ * list of stages on channels-last tensors, batch norm and the activation behind it together, so that the values between
+ * them are never stored. Each convolution runs as one part of the batch per worker thread; everything else in blocks
  * whose size does not depend on the number of threads. Not for the optimiser, the loss or the images.
  */
 #include "cpu/train.h"
@@ -30,9 +30,9 @@ enum stage_kind {
 
 struct stage {
     enum stage_kind kind;
-    const struct layer *layer; /* the (first) layer */
-    int last;                  /* index of its last layer: whose output this is */
-    int swish;                 /* STAGE_NORM: swish included */
+    const struct layer *layer;    /* the (first) layer */
+    int last;                     /* index of its last layer: whose output this is */
+    struct activation activation; /* STAGE_NORM: included; STAGE_RELU: itself */
     int in_side, out_side;
     size_t in_floats, out_floats; /* per image */
     size_t offset;                /* of its parameters */
@@ -118,6 +118,15 @@ static enum stage_kind stage_kind_of(enum layer_kind kind)
     return kinds[kind];
 }
 
+/* Of a layer that is none: ACTIVATION_NONE. */
+static struct activation activation_of(const struct layer *layer)
+{
+    enum activation_kind kind = layer->kind == LAYER_SWISH  ? ACTIVATION_SWISH
+                                : layer->kind == LAYER_RELU ? ACTIVATION_RELU
+                                                            : ACTIVATION_NONE;
+    return (struct activation){kind, layer->ceiling > 0 ? layer->ceiling : INFINITY};
+}
+
 static int add_stage(struct training *training, int *index, int *side, size_t *offset)
 {
     const struct net *net = &training->net;
@@ -133,11 +142,12 @@ static int add_stage(struct training *training, int *index, int *side, size_t *o
                             .offset = *offset,
                             .from = layer->kind == LAYER_ADD ? stage_of_layer(training, layer->from) : -1};
     *offset += layer_parameter_count(layer);
-    if (layer->kind == LAYER_BATCH_NORM && *index + 1 < net->layers && net->layer[*index + 1].kind == LAYER_SWISH &&
-        !is_source(net, *index)) {
-        stage->swish = 1;
-        ++*index;
+    if (layer->kind == LAYER_BATCH_NORM && *index + 1 < net->layers && !is_source(net, *index)) {
+        stage->activation = activation_of(layer + 1);
+        *index += stage->activation.kind != ACTIVATION_NONE;
     }
+    if (layer->kind == LAYER_RELU)
+        stage->activation = activation_of(layer);
     stage->last = *index;
     *side = out_side;
     training->stages++;
@@ -452,7 +462,7 @@ static void norm_forward_block(void *context, long block, int worker)
     size_t first = (size_t)block * BLOCK_ROWS * norm.channels;
     (void)worker;
     train_kernels()->normalise(work->input + first, norm.scale, norm.shift, block_rows(&norm, block), norm.channels,
-                               work->stage->swish, work->stage->output + first);
+                               work->stage->activation, work->stage->output + first);
 }
 
 /* Sums of the blocks, in order. */
@@ -507,7 +517,7 @@ static struct norm_back norm_block(const struct work *work, const struct norm *n
                               .shift = norm->shift,
                               .rows = block_rows(norm, block),
                               .channels = norm->channels,
-                              .swish = work->stage->swish,
+                              .activation = work->stage->activation,
                               .gradient = work->gradient + first,
                               .sums = work->training->sums + (size_t)block * 2 * norm->channels};
 }
@@ -770,45 +780,42 @@ static void relu_image(void *context, long image, int worker)
 {
     const struct work *work = context;
     size_t count = work->stage->in_floats, at = (size_t)image * count;
-    const float *input = work->input + at;
-    float ceiling = work->stage->layer->ceiling > 0 ? work->stage->layer->ceiling : INFINITY;
+    float ceiling = work->stage->activation.ceiling;
     (void)worker;
-    for (size_t i = 0; i < count; i++)
-        if (work->gradient)
-            work->gradient[at + i] = input[i] > 0 && input[i] < ceiling ? work->gradient[at + i] : 0;
-        else
-            work->stage->output[at + i] = input[i] > 0 ? (input[i] < ceiling ? input[i] : ceiling) : 0;
+    if (work->gradient)
+        train_kernels()->relu_back(work->input + at, count, ceiling, work->gradient + at);
+    else
+        train_kernels()->relu(work->input + at, count, ceiling, work->stage->output + at);
 }
 
-/* The largest value of a square, the first of equal ones: its place in the image's input. */
-static size_t largest_in_square(const struct stage *stage, const float *input, int y, int x, size_t channel)
-{
-    int kernel = stage->layer->kernel, stride = stage->layer->stride;
-    size_t channels = (size_t)stage->layer->in, best = 0;
-    for (int k = 0; k < kernel * kernel; k++) {
-        int row = y * stride + k / kernel, column = x * stride + k % kernel;
-        size_t at = ((size_t)row * (size_t)stage->in_side + (size_t)column) * channels + channel;
-        best = k == 0 || input[at] > input[best] ? at : best;
-    }
-    return best;
-}
-
+/* The largest of each square forward; back, its first place takes the gradient. Squares lie inside the image. */
 static void max_pool_image(void *context, long image, int worker)
 {
     const struct work *work = context;
     const struct stage *stage = work->stage;
-    size_t channels = (size_t)stage->layer->in, side = (size_t)stage->out_side;
+    int kernel = stage->layer->kernel, stride = stage->layer->stride;
+    size_t channels = (size_t)stage->layer->in, row = (size_t)stage->in_side * channels;
     const float *input = work->input + (size_t)image * stage->in_floats;
+    float *output = stage->output + (size_t)image * stage->out_floats;
+    const float *gradient = work->gradient ? work->gradient + (size_t)image * stage->out_floats : NULL;
+    float *to = work->gradient ? work->to + (size_t)image * stage->in_floats : NULL;
     (void)worker;
-    if (work->gradient)
-        memset(work->to + (size_t)image * stage->in_floats, 0, stage->in_floats * sizeof *work->to);
-    for (size_t i = 0; i < stage->out_floats; i++) {
-        size_t pixel = i / channels, out = (size_t)image * stage->out_floats + i;
-        size_t from = largest_in_square(stage, input, (int)(pixel / side), (int)(pixel % side), i % channels);
-        if (work->gradient)
-            work->to[(size_t)image * stage->in_floats + from] += work->gradient[out];
-        else
-            stage->output[out] = input[from];
+    if (to)
+        memset(to, 0, stage->in_floats * sizeof *to);
+    for (int pixel = 0; pixel < stage->out_side * stage->out_side; pixel++, output += channels) {
+        int y = pixel / stage->out_side * stride, x = pixel % stage->out_side * stride;
+        size_t corner = (size_t)y * row + (size_t)x * channels;
+        for (size_t c = 0; c < channels; c++) {
+            size_t best = corner + c;
+            for (int k = 1; k < kernel * kernel; k++) {
+                size_t at = corner + (size_t)(k / kernel) * row + (size_t)(k % kernel) * channels + c;
+                best = input[at] > input[best] ? at : best;
+            }
+            if (to)
+                to[best] += gradient[(size_t)pixel * channels + c];
+            else
+                output[c] = input[best];
+        }
     }
 }
 

@@ -42,17 +42,27 @@ static void KERNEL(moments)(const float *restrict x, const float *restrict pivot
     }
 }
 
+/* NaN stays NaN, so that a run that has diverged is seen. */
+static inline float KERNEL(rectified)(float x, float ceiling)
+{
+    float positive = x < 0.0f ? 0.0f : x;
+    return positive > ceiling ? ceiling : positive;
+}
+
 static void KERNEL(normalise)(const float *restrict x, const float *restrict scale, const float *restrict shift,
-                              size_t rows, size_t channels, int swish, float *restrict out)
+                              size_t rows, size_t channels, struct activation activation, float *restrict out)
 {
     for (size_t r = 0; r < rows; r++) {
         const float *from = x + r * channels;
         float *to = out + r * channels;
-        if (swish)
+        if (activation.kind == ACTIVATION_SWISH)
             for (size_t c = 0; c < channels; c++) {
                 float y = scale[c] * from[c] + shift[c];
                 to[c] = y * KERNEL(sigmoid)(y);
             }
+        else if (activation.kind == ACTIVATION_RELU)
+            for (size_t c = 0; c < channels; c++)
+                to[c] = KERNEL(rectified)(scale[c] * from[c] + shift[c], activation.ceiling);
         else
             for (size_t c = 0; c < channels; c++)
                 to[c] = scale[c] * from[c] + shift[c];
@@ -66,10 +76,17 @@ static inline float KERNEL(swish_slope)(float y)
     return s + y * s * (1.0f - s);
 }
 
+/* 1 between the bends, 0 at and beyond them */
+static inline float KERNEL(relu_slope)(float y, float ceiling)
+{
+    return (float)((y > 0.0f) & (y < ceiling));
+}
+
 static void KERNEL(normalise_back)(const struct norm_back *block)
 {
     float sum[TRAIN_CHANNELS_MAX], product[TRAIN_CHANNELS_MAX];
     const float *restrict mean = block->mean, *restrict scale = block->scale, *restrict shift = block->shift;
+    struct activation activation = block->activation;
     size_t channels = block->channels;
     for (size_t first = 0; first < block->rows; first += RUN_ROWS) {
         size_t end = first + RUN_ROWS < block->rows ? first + RUN_ROWS : block->rows;
@@ -78,9 +95,12 @@ static void KERNEL(normalise_back)(const struct norm_back *block)
         for (size_t r = first; r < end; r++) {
             const float *restrict x = block->x + r * channels;
             float *restrict gradient = block->gradient + r * channels;
-            if (block->swish)
+            if (activation.kind == ACTIVATION_SWISH)
                 for (size_t c = 0; c < channels; c++)
                     gradient[c] *= KERNEL(swish_slope)(scale[c] * x[c] + shift[c]);
+            else if (activation.kind == ACTIVATION_RELU)
+                for (size_t c = 0; c < channels; c++)
+                    gradient[c] *= KERNEL(relu_slope)(scale[c] * x[c] + shift[c], activation.ceiling);
             for (size_t c = 0; c < channels; c++) {
                 sum[c] += gradient[c];
                 product[c] += gradient[c] * (x[c] - mean[c]);
@@ -115,6 +135,18 @@ static void KERNEL(swish_back)(const float *restrict x, size_t count, float *res
 {
     for (size_t i = 0; i < count; i++)
         gradient[i] *= KERNEL(swish_slope)(x[i]);
+}
+
+static void KERNEL(relu)(const float *restrict x, size_t count, float ceiling, float *restrict out)
+{
+    for (size_t i = 0; i < count; i++)
+        out[i] = KERNEL(rectified)(x[i], ceiling);
+}
+
+static void KERNEL(relu_back)(const float *restrict x, size_t count, float ceiling, float *restrict gradient)
+{
+    for (size_t i = 0; i < count; i++)
+        gradient[i] *= KERNEL(relu_slope)(x[i], ceiling);
 }
 
 static void KERNEL(channel_sums)(const float *restrict a, const float *restrict b, size_t rows, size_t channels,
@@ -242,6 +274,8 @@ static const struct train_kernels KERNEL(train) = {
     .normalise_back_apply = KERNEL(normalise_back_apply),
     .swish = KERNEL(swish),
     .swish_back = KERNEL(swish_back),
+    .relu = KERNEL(relu),
+    .relu_back = KERNEL(relu_back),
     .channel_sums = KERNEL(channel_sums),
     .scale_channels = KERNEL(scale_channels),
     .depthwise_weights = KERNEL(depthwise_weights),

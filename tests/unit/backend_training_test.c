@@ -5,6 +5,7 @@
  */
 #include "base/error.h"
 #include "cpu/backend_cpu.h"
+#include "cpu/head_kernels.h"
 #include "tests/support/reference_backend.h"
 #include "tests/support/small_nets.h"
 
@@ -353,6 +354,30 @@ static void named_nets(void **state)
     check_net(&net, 4, 1, 0, TOLERANCE_B0);
 }
 
+/* A run that has diverged must not look finite behind a ReLU: on its own, and behind batch norm. */
+static void nan_stays_nan(void **state)
+{
+    const struct train_pass pass = {9, 4, NULL, 0};
+    float parameters[4] = {1, 0, 0, 1}, images[4] = {NAN, 3, -1, 0.5f}, outputs[4];
+    struct net net;
+    (void)state;
+    for (size_t b = 0; b < BACKENDS; b++)
+        for (int norm = 0; norm < 2; norm++) {
+            struct backend_context *context;
+            struct training *training;
+            begin_net(&net, "relu", 1, 2, PADDING_SAME);
+            if (norm)
+                add_layer(&net, LAYER_BATCH_NORM, 1, 1);
+            add_layer(&net, LAYER_RELU, 1, 1)->ceiling = 2;
+            assert_int_equal(backends[b]->open(1, &context), 0);
+            assert_int_equal(backends[b]->open_training(context, &net, 1, &training), 0);
+            assert_int_equal(backends[b]->train_forward(training, parameters, images, 1, &pass, outputs), 0);
+            assert_true(isnan(outputs[0]) && outputs[1] > 1.9f && outputs[2] == 0 && outputs[3] > 0.4f);
+            backends[b]->close_training(training);
+            backends[b]->close(context);
+        }
+}
+
 /* Branches are dropped as often as asked for, differently from galaxy to galaxy, step to step and seed to seed. */
 static void stochastic_depth(void **state)
 {
@@ -500,6 +525,42 @@ static void same_bits_again(void **state)
 }
 
 /* Batches of changing size through one object give what an object of its own gives. */
+/* train_kernels.h: AVX2 and AVX-512 change nothing but the time. */
+static void same_bits_for_any_instruction_set(void **state)
+{
+    static const char *const sets[] = {"avx2", "avx512"};
+    (void)state;
+    for (int plain = 0; plain < 2; plain++) {
+        struct net net;
+        if (plain)
+            plain_net(&net, 1, 17, PADDING_SAME);
+        else
+            small_net(&net, 3, 17, PADDING_SAME);
+        float *parameters = random_parameters(&net), *images = random_images(&net, 5, 1),
+              *slopes = random_slopes(&net, 5);
+        struct problem problem = {
+            &net, parameters, images, slopes, 5, {9, 4, NULL, 1},
+                 0
+        };
+        assert_int_equal(head_kernels_choose("portable"), 0);
+        struct outcome want = train(&backend_cpu, 2, &problem);
+        for (size_t s = 0; s < 2; s++) {
+            if (head_kernels_choose(sets[s]))
+                continue; /* this processor has none */
+            struct outcome have = train(&backend_cpu, 2, &problem);
+            assert_memory_equal(have.outputs, want.outputs, 5 * output_floats(&net) * sizeof(float));
+            assert_memory_equal(have.gradients, want.gradients, net_parameter_count(&net) * sizeof(float));
+            assert_memory_equal(have.parameters, want.parameters, net_parameter_count(&net) * sizeof(float));
+            free_outcome(&have);
+        }
+        assert_int_equal(head_kernels_choose(NULL), 0);
+        free_outcome(&want);
+        free(slopes);
+        free(images);
+        free(parameters);
+    }
+}
+
 static void batches_of_any_size(void **state)
 {
     static const size_t counts[] = {4, 1, 7, 2, 4};
@@ -561,9 +622,11 @@ int main(void)
         cmocka_unit_test(plain_nets),
         cmocka_unit_test(named_nets),
         cmocka_unit_test(small_nets),
+        cmocka_unit_test(nan_stays_nan),
         cmocka_unit_test(stochastic_depth),
         cmocka_unit_test(finite_differences),
         cmocka_unit_test(same_bits_again),
+        cmocka_unit_test(same_bits_for_any_instruction_set),
         cmocka_unit_test(batches_of_any_size),
         cmocka_unit_test(efficientnet_b0),
     };
