@@ -35,7 +35,9 @@ struct config {
         class_weights[CONFIG_TEXT_BYTES];
     double training_rate, training_decay, block_decay, clip_norm, training_dropout, stochastic_depth, training_start,
         validation_share;
-    int64_t blocks, training_batch, training_epochs_max, training_patience, warmup_epochs;
+    char trunk_training[CONFIG_TEXT_BYTES];
+    int64_t labels_min, stalled_fits, slice_s, blocks, training_batch, training_epochs_max, training_patience,
+        warmup_epochs;
     /* [score] */
     char score_kind[CONFIG_TEXT_BYTES];
     /* [queue] */

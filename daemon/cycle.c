@@ -119,6 +119,8 @@ static void on_fitted(void *context, int code, const json_t *answer)
                             .reason = cycle->reason};
     if (cycles_send_model(daemon->database, &row, on_promotion_recorded, daemon))
         log_warning("the model was not recorded in the database: %s", error_message());
+    if (!promoted)
+        train_judged(daemon, false);
     cycle->step = promoted ? CYCLE_FIT : CYCLE_PROMOTE;
     next_step(daemon);
 }
@@ -127,11 +129,12 @@ static int start_fit(struct daemon *daemon)
 {
     struct cycle *cycle = &daemon->cycle;
     char horizon[24];
+    uint32_t trunk = daemon->train.step == TRAIN_READY ? daemon->train.trunk : daemon->pool.trunk;
     snprintf(horizon, sizeof horizon, "%llu", (unsigned long long)cycle->horizon);
     cycle->fit_failed = false;
     return worker_link_send(&daemon->worker, "fit",
-                            json_pack("{s:I,s:I,s:s}", "number", (json_int_t)cycle->model_number + 1, "parent",
-                                      (json_int_t)cycle->champion, "horizon", horizon),
+                            json_pack("{s:I,s:I,s:s,s:I}", "number", (json_int_t)cycle->model_number + 1, "parent",
+                                      (json_int_t)cycle->champion, "horizon", horizon, "trunk", (json_int_t)trunk),
                             on_fitted, daemon);
 }
 
@@ -142,6 +145,7 @@ static int start_promote(struct daemon *daemon)
     if (code)
         return code;
     cycle->champion = cycle->model_number;
+    train_judged(daemon, true);
     daemon->publisher->model_changed(daemon->feed, cycle->champion, cycle->reason);
     cycles_send_champion(daemon->database, cycle->champion, cycle->reason);
     if (models_prune(&daemon->config) < 0)
@@ -215,10 +219,10 @@ static int start_rank(struct daemon *daemon)
     expire_leases(daemon);
     queue_count(&daemon->queue, &daemon->pool, request);
     return worker_link_send(&daemon->worker, "rank",
-                            json_pack("{s:I,s:I,s:I,s:i,s:i,s:i}", "model", (json_int_t)cycle->champion, "cycle",
-                                      (json_int_t)cycle->number, "queue_size", (json_int_t)daemon->config.queue_size,
-                                      "kept_holdout", request->kept_holdout, "kept_random", request->kept_random,
-                                      "kept_active", request->kept_active),
+                            json_pack("{s:I,s:I,s:I,s:I,s:i,s:i,s:i}", "trunk", (json_int_t)daemon->pool.trunk, "model",
+                                      (json_int_t)cycle->champion, "cycle", (json_int_t)cycle->number, "queue_size",
+                                      (json_int_t)daemon->config.queue_size, "kept_holdout", request->kept_holdout,
+                                      "kept_random", request->kept_random, "kept_active", request->kept_active),
                             on_ranked, daemon);
 }
 
@@ -267,7 +271,7 @@ static bool is_cold_too_early(const struct daemon *daemon)
            daemon->embed.embedded < 10 * (uint64_t)daemon->config.queue_size;
 }
 
-static bool is_due(const struct daemon *daemon)
+bool cycle_is_due(const struct daemon *daemon)
 {
     const struct ingest *ingest = &daemon->ingest;
     int64_t now_ms = clock_ms();
@@ -310,7 +314,7 @@ void cycle_step(struct daemon *daemon)
     if (cycle->step == CYCLE_IDLE) {
         bool able = !daemon->paused && daemon->embed.embedded > 0 && daemon->worker.state == WORKER_IDLE &&
                     !daemon->embed.in_flight && !daemon->ingest.more;
-        if (!able || !is_due(daemon))
+        if (!able || !cycle_is_due(daemon))
             return;
         begin(daemon);
     }

@@ -5,6 +5,7 @@
  *   sync.c    galaxies and tallies from the database into the pool, at start and after a lost connection
  *   embed.c   galaxies without an embedding -> worker
  *   ingest.c  votes -> tallies (exactly once), retirement
+ *   train.c   the trunk: taught in slices between cycles, then every galaxy embedded again, then a model of it judged
  *   cycle.c   fit -> rank -> record -> publish, a table of steps
  *   verbs.c   what triagectl can ask
  */
@@ -74,6 +75,21 @@ struct cycle {
     struct select_request request;
 };
 
+enum train_step { TRAIN_OFF, TRAIN_RUNNING, TRAIN_EMBEDDING, TRAIN_READY };
+
+struct train {
+    enum train_step step;
+    bool in_flight, wanted; /* wanted: by the operator */
+    uint32_t trunk;         /* the one being made; never the one in use */
+    uint64_t after_key;     /* TRAIN_EMBEDDING: galaxies up to here have an embedding of it */
+    long labels;            /* labelled galaxies when the trunk was last trained, or tried to be */
+    int stalled;            /* models in a row that were not promoted */
+    int64_t retry_at_ms;
+    double share; /* of the run at hand */
+    int epoch;
+    double train_loss, validation_loss; /* NaN where unknown */
+};
+
 struct daemon {
     struct config config;
     struct schema schema;
@@ -92,6 +108,7 @@ struct daemon {
     struct embed embed;
     struct ingest ingest;
     struct cycle cycle;
+    struct train train;
     uint64_t galaxies; /* rows of the pool that are galaxies */
     uint64_t retired, labelled;
     bool paused, ready, stopping;
@@ -109,6 +126,18 @@ bool embed_finished(const struct daemon *daemon);
 void ingest_step(struct daemon *daemon);
 
 void cycle_step(struct daemon *daemon);
+bool cycle_is_due(const struct daemon *daemon);
+
+/* Which trunk the champion has, and what a run before left; at the start. */
+int train_restore(struct daemon *daemon);
+void train_step(struct daemon *daemon);
+const char *train_step_name(enum train_step step);
+
+/* After a fit: whether its model was promoted. One of a new trunk decides whether that trunk is used. */
+void train_judged(struct daemon *daemon, bool promoted);
+
+/* Gives up the run at hand; what it has learnt is deleted. */
+void train_stop(struct daemon *daemon);
 const char *cycle_step_name(enum cycle_step step);
 
 /* Takes a galaxy off the queue at once, on the feed and in the database; nothing happens if it is not queued. */

@@ -22,14 +22,14 @@ static void count_galaxy(struct daemon *daemon, uint64_t key)
 {
     if (pool_state(&daemon->pool, key - 1)->flags & POOL_BAD)
         daemon->embed.bad++;
-    else if (*pool_embedding_version(&daemon->pool, key - 1))
+    else if (*pool_embedding_version(&daemon->pool, key - 1) == daemon->pool.trunk)
         daemon->embed.embedded++;
 }
 
 static bool needs_embedding(const struct daemon *daemon, uint64_t key)
 {
     return !(pool_state(&daemon->pool, key - 1)->flags & POOL_BAD) &&
-           *pool_embedding_version(&daemon->pool, key - 1) == 0;
+           *pool_embedding_version(&daemon->pool, key - 1) != daemon->pool.trunk;
 }
 
 /* Walks over galaxies that are done already, a bounded stretch per step. */
@@ -93,7 +93,9 @@ static void on_page(void *context, int code, const struct database_result *resul
         if (key <= daemon->galaxies && needs_embedding(daemon, key))
             json_array_append_new(galaxies, json_pack("[I,s]", (json_int_t)key, database_value(result, row, 2)));
     }
-    code = worker_link_send(&daemon->worker, "embed", json_pack("{s:o}", "galaxies", galaxies), on_embedded, daemon);
+    code = worker_link_send(&daemon->worker, "embed",
+                            json_pack("{s:o,s:I}", "galaxies", galaxies, "trunk", (json_int_t)daemon->pool.trunk),
+                            on_embedded, daemon);
     embed->in_flight = code == 0;
 }
 

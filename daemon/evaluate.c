@@ -138,6 +138,16 @@ static int evaluate_constants(struct evaluation *evaluation)
                                       &evaluation->constant_nll_unbounded);
 }
 
+/* Embeddings of trunks long replaced are gone, and with them what their heads would say. */
+static int has_embeddings(struct evaluation *evaluation, uint32_t trunk)
+{
+    pool_use_trunk(&evaluation->pool, trunk);
+    for (size_t i = 0; i < evaluation->count; i++)
+        if (*pool_embedding_version(&evaluation->pool, evaluation->row[i]) != trunk)
+            return 0;
+    return 1;
+}
+
 static int evaluate_all(struct evaluation *evaluation, json_t *list)
 {
     static uint32_t numbers[MODELS_MAX];
@@ -149,9 +159,10 @@ static int evaluate_all(struct evaluation *evaluation, json_t *list)
         result = models_path(evaluation->config, numbers[i], path, sizeof path);
         if (!result)
             result = model_load(path, &evaluation->schema, &model);
-        if (!result)
+        int judged = !result && has_embeddings(evaluation, model.trunk_version);
+        if (judged)
             result = evaluate_model(evaluation, &model, &metrics);
-        if (!result)
+        if (judged && !result)
             json_array_append_new(
                 list, json_pack("{s:I,s:I,s:I,s:f,s:f}", "number", (json_int_t)numbers[i], "parent",
                                 (json_int_t)model.parent, "labels",

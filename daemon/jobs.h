@@ -4,15 +4,19 @@
  * given up is recognised and dropped.
  *
  *   daemon -> worker
- *     {"job": N, "kind": "embed", "galaxies": [[key, "path"], ...]}                  decode, embed
- *     {"job": N, "kind": "fit", "number": N, "parent": N, "horizon": "xid"}          train heads, judge, write the model file
- *     {"job": N, "kind": "rank", "model": N, "cycle": N, "queue_size": N, "kept_holdout": N, "kept_random": N, "kept_active": N}
+ *     {"job": N, "kind": "embed", "trunk": N, "galaxies": [[key, "path"], ...]}      decode, embed
+ *     {"job": N, "kind": "fit", "trunk": N, "number": N, "parent": N, "horizon": "xid"}   train heads, judge, write the model file
+ *     {"job": N, "kind": "train", "trunk": N, "from": N, "seconds": S}               a slice of teaching trunk N, which starts from trunk "from"
+ *     {"job": N, "kind": "reembed", "trunk": N, "from": N, "first": key, "count": N} the same galaxies by another trunk
+ *     {"job": N, "kind": "rank", "trunk": N, "model": N, "cycle": N, "queue_size": N, "kept_holdout": N, "kept_random": N, "kept_active": N}
  *   worker -> daemon
  *     {"hello": pid, "threads": N, "backend": "cpu"}
  *     {"job": N, "progress": 0..1}                                                   at least every few seconds
  *     {"job": N, "ok": false, "code": N, "message": "..."}
  *     {"job": N, "ok": true, ...}   embed: embedded, bad [[key, "reason"], ...], seconds
- *                                   fit: labels, epochs, holdout_nll, champion_nll, constant_nll, promoted, reason, seconds
+ *                                   train: over, galaxies, epoch, best_epoch, share, train_loss, validation_loss
+ *                                   reembed: embedded
+ *                                   fit: labels, trunk, epochs, holdout_nll, champion_nll, constant_nll, promoted, reason, seconds
  *                                   rank: scored, score_s, seconds, selected [[key, "stream", probability], ...]
  */
 #ifndef TRIAGE_DAEMON_JOBS_H

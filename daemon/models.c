@@ -2,6 +2,7 @@
 #include "daemon/models.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "model/model_file.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -20,6 +21,56 @@ int models_path(const struct config *config, uint32_t number, char *path, size_t
 int models_trunk_path(const struct config *config, uint32_t trunk, char *path, size_t size)
 {
     return file_path(path, size, "%s/models/trunk-%06u.safetensors", config->state, trunk);
+}
+
+int models_checkpoint_path(const struct config *config, uint32_t trunk, char *path, size_t size)
+{
+    return file_path(path, size, "%s/models/trunk-%06u.checkpoint", config->state, trunk);
+}
+
+int models_labels_path(const struct config *config, uint32_t trunk, char *path, size_t size)
+{
+    return file_path(path, size, "%s/models/trunk-%06u.labels", config->state, trunk);
+}
+
+int models_trunk_of(const struct config *config, uint32_t number, uint32_t *ret_trunk)
+{
+    struct model model = {0};
+    char path[FILE_PATH_BYTES];
+    int result = models_path(config, number, path, sizeof path);
+    if (!result)
+        result = model_load(path, NULL, &model);
+    if (!result)
+        *ret_trunk = model.trunk_version;
+    model_free(&model);
+    return result;
+}
+
+int models_highest_trunk(const struct config *config, uint32_t *ret_trunk)
+{
+    char path[FILE_PATH_BYTES];
+    int result = file_path(path, sizeof path, "%s/models", config->state);
+    DIR *folder = result ? NULL : opendir(path);
+    if (!folder)
+        return result ? result : error_set_errno("cannot read %s", path);
+    *ret_trunk = 0;
+    for (const struct dirent *entry; (entry = readdir(folder));) {
+        unsigned long number = strncmp(entry->d_name, "trunk-", 6) == 0 ? strtoul(entry->d_name + 6, NULL, 10) : 0;
+        if (number > *ret_trunk && number < UINT32_MAX)
+            *ret_trunk = (uint32_t)number;
+    }
+    closedir(folder);
+    return 0;
+}
+
+void models_delete_trunk(const struct config *config, uint32_t trunk)
+{
+    int (*const paths[])(const struct config *, uint32_t, char *, size_t) = {models_trunk_path, models_checkpoint_path,
+                                                                             models_labels_path};
+    char path[FILE_PATH_BYTES];
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++)
+        if (!paths[i](config, trunk, path, sizeof path))
+            unlink(path);
 }
 
 static int champion_path(const struct config *config, char *path, size_t size)

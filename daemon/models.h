@@ -13,6 +13,18 @@
 int models_path(const struct config *config, uint32_t number, char *path, size_t size);
 int models_trunk_path(const struct config *config, uint32_t trunk, char *path, size_t size);
 
+int models_checkpoint_path(const struct config *config, uint32_t trunk, char *path, size_t size);
+int models_labels_path(const struct config *config, uint32_t trunk, char *path, size_t size);
+
+/* The trunk of a stored model. */
+int models_trunk_of(const struct config *config, uint32_t number, uint32_t *ret_trunk);
+
+/* Highest number of a trunk that is there, or in training. */
+int models_highest_trunk(const struct config *config, uint32_t *ret_trunk);
+
+/* Deletes what belongs to a trunk: weights, checkpoint, labels. */
+void models_delete_trunk(const struct config *config, uint32_t trunk);
+
 /* Number of the champion; 0 when there is none yet. */
 int models_champion(const struct config *config, uint32_t *ret_number);
 int models_promote(const struct config *config, uint32_t number);

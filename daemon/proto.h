@@ -46,7 +46,7 @@ static const struct proto_verb proto_verbs[] = {
     {"rollback", "[MODEL]",             0, "make an earlier model the champion again"},
     {"pause",    "",                    0, "start no new cycle; votes are still taken"},
     {"resume",   "",                    0, "start cycles again"},
-    {"train",    "now",                 0, "start a cycle at once"},
+    {"train",    "WHAT",                0, "now: a cycle at once; trunk: teach the trunk; status or stop: of that"},
     {"reload",   "",                    0, "read the configuration again"},
 };
 /* clang-format on */

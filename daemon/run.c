@@ -85,7 +85,8 @@ static int restore(struct daemon *daemon, struct database *database)
     daemon->cycle.number = state.cycle;
     daemon->cycle.labels = (long)state.labels;
     daemon->cycle.model_number = state.model_number;
-    return models_highest(&daemon->config, &daemon->cycle.model_number);
+    result = models_highest(&daemon->config, &daemon->cycle.model_number);
+    return result ? result : train_restore(daemon);
 }
 
 static int open_database(struct daemon *daemon)
@@ -228,6 +229,7 @@ static void step_all(struct daemon *daemon)
         ingest_step(daemon);
         cycle_step(daemon);
         embed_step(daemon);
+        train_step(daemon);
     }
     int64_t now_ms = clock_ms();
     if (now_ms - daemon->heartbeat_ms >= HEARTBEAT_MS) {

@@ -54,7 +54,7 @@ static int take_galaxy(struct daemon *daemon, const struct database_result *resu
                          (unsigned long long)key, (unsigned long long)daemon->sync.after_key);
     struct pool_identity *identity = pool_identity(&daemon->pool, key - 1);
     if (strcmp(identity->id_str, id_str) != 0)
-        *pool_embedding_version(&daemon->pool, key - 1) = 0; /* another galaxy's embedding, or a new row */
+        pool_forget_embeddings(&daemon->pool, key - 1); /* another galaxy's, or a new row */
     snprintf(identity->id_str, sizeof identity->id_str, "%s", id_str);
     struct pool_state *state = pool_state(&daemon->pool, key - 1);
     uint8_t queued = state->flags & POOL_QUEUED;

@@ -13,6 +13,7 @@
 #include "daemon/proto.h"
 #include "model/information.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -77,6 +78,8 @@ static const char *state_word(const struct daemon *daemon)
     return cycle_step_name(daemon->cycle.step);
 }
 
+static json_t *training_state(const struct daemon *daemon);
+
 static void verb_status(struct daemon *daemon, control_client client, const json_t *request)
 {
     (void)request;
@@ -114,6 +117,8 @@ static void verb_status(struct daemon *daemon, control_client client, const json
                                   daemon->worker.pid > 0 ? json_integer(daemon->worker.pid) : json_null(), "job",
                                   daemon->worker.kind, "progress", daemon->worker.progress, "restarts",
                                   (json_int_t)daemon->worker.restarts));
+    json_object_set_new(answer, "trunk", json_integer((json_int_t)daemon->pool.trunk));
+    json_object_set_new(answer, "training", training_state(daemon));
     json_object_set_new(answer, "memory",
                         json_pack("{s:I,s:I}", "cycle_peak_bytes", (json_int_t)daemon->memory.peak_bytes,
                                   "cycle_limit_bytes", (json_int_t)daemon->memory.limit_bytes));
@@ -412,6 +417,23 @@ static uint32_t rollback_target(const struct daemon *daemon, const json_t *reque
     return target;
 }
 
+/* A model of another trunk can serve only while that trunk's embeddings are there. */
+static bool use_trunk_of(struct daemon *daemon, uint32_t model)
+{
+    uint32_t trunk = 0, current = daemon->pool.trunk;
+    if (models_trunk_of(&daemon->config, model, &trunk))
+        return false;
+    pool_use_trunk(&daemon->pool, trunk);
+    for (uint64_t row = 0; row < daemon->galaxies; row++)
+        if (*pool_embedding_version(&daemon->pool, row) == trunk &&
+            (trunk == current || daemon->train.step == TRAIN_OFF))
+            return true;
+    pool_use_trunk(&daemon->pool, current);
+    error_set(ERROR_STATE, "model %u needs the embeddings of trunk %u, which are gone or being replaced (in use is %u)",
+              model, trunk, current);
+    return false;
+}
+
 static void verb_rollback(struct daemon *daemon, control_client client, const json_t *request)
 {
     uint32_t target = rollback_target(daemon, request);
@@ -425,7 +447,7 @@ static void verb_rollback(struct daemon *daemon, control_client client, const js
         control_refuse(daemon->control, client, PROTO_EXIT_REFUSED, "a model is being trained: try again in a moment");
         return;
     }
-    if (models_promote(&daemon->config, target)) {
+    if (!use_trunk_of(daemon, target) || models_promote(&daemon->config, target)) {
         refuse_with_message(daemon, client);
         return;
     }
@@ -444,11 +466,48 @@ static void verb_pause(struct daemon *daemon, control_client client, const json_
                  daemon->paused ? "paused: votes are taken, no new cycle starts" : "cycles start again");
 }
 
+static json_t *training_state(const struct daemon *daemon)
+{
+    const struct train *train = &daemon->train;
+    return json_pack("{s:s,s:I,s:f,s:i,s:I,s:i,s:o,s:o}", "step", train_step_name(train->step), "trunk",
+                     (json_int_t)train->trunk, "share", train->share, "epoch", train->epoch, "labels",
+                     (json_int_t)train->labels, "stalled", train->stalled, "train_loss",
+                     isfinite(train->train_loss) ? json_real(train->train_loss) : json_null(), "validation_loss",
+                     isfinite(train->validation_loss) ? json_real(train->validation_loss) : json_null());
+}
+
+static void stop_training(struct daemon *daemon, control_client client)
+{
+    if (daemon->train.step == TRAIN_OFF) {
+        control_refuse(daemon->control, client, PROTO_EXIT_REFUSED, "no trunk is being trained");
+        return;
+    }
+    train_stop(daemon);
+    control_done(daemon->control, client, "training is given up; trunk %u stays in use", daemon->pool.trunk);
+}
+
 static void verb_train(struct daemon *daemon, control_client client, const json_t *request)
 {
-    (void)request;
+    const char *what = json_string_value(json_object_get(request, "what"));
+    if (what && strcmp(what, "status") == 0) {
+        control_answer(daemon->control, client,
+                       json_pack("{s:b,s:I,s:o}", "ok", 1, "trunk", (json_int_t)daemon->pool.trunk, "training",
+                                 training_state(daemon)));
+        return;
+    }
+    if (what && strcmp(what, "stop") == 0) {
+        stop_training(daemon, client);
+        return;
+    }
     if (daemon->paused) {
         control_refuse(daemon->control, client, PROTO_EXIT_REFUSED, "paused: 'triagectl resume' first");
+        return;
+    }
+    if (what && strcmp(what, "trunk") == 0) {
+        daemon->train.wanted = daemon->train.step == TRAIN_OFF;
+        control_done(daemon->control, client,
+                     daemon->train.wanted ? "the trunk is trained as soon as the worker is free"
+                                          : "the trunk is being trained already");
         return;
     }
     daemon->cycle.wanted = true;

@@ -49,15 +49,24 @@ int worker_tick(void *context)
     return stop_wanted;
 }
 
+uint32_t worker_take_trunk(struct worker *worker, const json_t *job)
+{
+    uint32_t trunk = (uint32_t)json_integer_value(json_object_get(job, "trunk"));
+    pool_use_trunk(&worker->pool, trunk ? trunk : TRUNK_FIRST);
+    return worker->pool.trunk;
+}
+
 static int do_job(struct worker *worker, const json_t *job, json_t *answer)
 {
     static const struct {
         const char *kind;
         int (*run)(struct worker *worker, const json_t *job, json_t *answer);
     } kinds[] = {
-        {"embed", worker_embed},
-        {"fit",   worker_fit  },
-        {"rank",  worker_rank }
+        {"embed",   worker_embed  },
+        {"fit",     worker_fit    },
+        {"rank",    worker_rank   },
+        {"train",   worker_train  },
+        {"reembed", worker_reembed},
     };
     const char *kind = json_string_value(json_object_get(job, "kind"));
     int result = pool_refresh(&worker->pool);

@@ -108,22 +108,27 @@ static int make_trunk(struct worker *worker, const struct image *images, long co
     return result ? result : safetensors_save(path, &worker->net, parameters);
 }
 
+/* The trunk of this number in the plan: the first one is made where there is none, later ones come from training. */
 static int open_trunk(struct worker *worker, const struct image *images, long count, float *inputs)
 {
+    uint32_t trunk = worker->pool.trunk;
     char path[FILE_PATH_BYTES];
-    int result = models_trunk_path(&worker->config, TRUNK_FIRST, path, sizeof path);
-    if (result || worker->trunk)
+    int result = models_trunk_path(&worker->config, trunk, path, sizeof path);
+    if (result || worker->trunk == trunk)
         return result;
+    worker->backend->free_plan(worker->plan);
+    worker->plan = NULL;
+    worker->trunk = 0;
     float *parameters = arena_alloc(&worker->batch, net_parameter_count(&worker->net) * sizeof *parameters);
     if (!parameters)
         return ERROR_LIMIT;
-    result = file_exists(path) ? safetensors_load(path, &worker->net, parameters)
-                               : make_trunk(worker, images, count, inputs, parameters);
+    result = trunk == TRUNK_FIRST && !file_exists(path) ? make_trunk(worker, images, count, inputs, parameters)
+                                                        : safetensors_load(path, &worker->net, parameters);
     if (!result)
         result = worker->backend->compile(worker->context, &worker->net, parameters, config_precision(&worker->config),
                                           &worker->plan);
     if (!result)
-        worker->trunk = TRUNK_FIRST;
+        worker->trunk = trunk;
     return result;
 }
 
@@ -184,7 +189,7 @@ static int embed_views(struct worker *worker, const float *inputs, long count, f
             return result;
         for (long i = 0; i < count; i++) {
             float *embedding = embeddings + (size_t)i * outputs;
-            if (!worker->config.trunk_weights[0])
+            if (worker->trunk == TRUNK_FIRST && !worker->config.trunk_weights[0])
                 normalise(embedding, worker->net.outputs);
             for (size_t k = 0; k < outputs; k++)
                 sum[(size_t)i * outputs + k] += embedding[k] / (float)worker->config.trunk_views;
@@ -233,10 +238,40 @@ static int read_list(struct worker *worker, const json_t *list, struct image *im
     return 0;
 }
 
+/* Galaxies `first` .. `first` + count - 1 again, by another trunk, from the pixels that trunk `from` was shown. */
+int worker_reembed(struct worker *worker, const json_t *job, json_t *answer)
+{
+    uint64_t first = (uint64_t)json_integer_value(json_object_get(job, "first")), rows = pool_rows(&worker->pool);
+    long count = (long)json_integer_value(json_object_get(job, "count")), have = 0, embedded = 0;
+    uint32_t from = (uint32_t)json_integer_value(json_object_get(job, "from")), trunk = worker_take_trunk(worker, job);
+    int result = setup_net(&worker->config, &worker->net);
+    if (result)
+        return result;
+    size_t input_floats = (size_t)worker->net.side * (size_t)worker->net.side * (size_t)worker->net.channels;
+    struct image *images = arena_alloc(&worker->batch, (size_t)(count + 1) * sizeof *images);
+    float *inputs = arena_alloc(&worker->batch, WORKER_IMAGE_BATCH * input_floats * sizeof *inputs);
+    if (!images || !inputs)
+        return ERROR_LIMIT;
+    for (uint64_t key = first; key < first + (uint64_t)count && key >= 1 && key <= rows; key++) {
+        int done = *pool_embedding_version(&worker->pool, key - 1) == trunk;
+        pool_use_trunk(&worker->pool, from);
+        if (!done && *pool_embedding_version(&worker->pool, key - 1) == from &&
+            !(pool_state(&worker->pool, key - 1)->flags & POOL_BAD))
+            images[have++].key = key;
+        pool_use_trunk(&worker->pool, trunk);
+    }
+    result = open_trunk(worker, images, have, inputs);
+    if (!result)
+        result = embed(worker, images, have, inputs, &embedded);
+    json_object_set_new(answer, "embedded", json_integer(embedded));
+    return result;
+}
+
 int worker_embed(struct worker *worker, const json_t *job, json_t *answer)
 {
     const json_t *list = json_object_get(job, "galaxies");
     long count = (long)json_array_size(list), embedded = 0;
+    worker_take_trunk(worker, job);
     int result = setup_net(&worker->config, &worker->net);
     if (result)
         return result;

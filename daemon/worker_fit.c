@@ -45,7 +45,7 @@ static int collect_labels(struct worker *worker, struct labels *labels)
     }
     for (uint64_t row = 0; row < rows; row++) {
         const struct pool_state *state = pool_state(&worker->pool, row);
-        if (*pool_embedding_version(&worker->pool, row) != TRUNK_FIRST || state->flags & POOL_BAD ||
+        if (*pool_embedding_version(&worker->pool, row) != worker->pool.trunk || state->flags & POOL_BAD ||
             !is_labelled(worker, row))
             continue;
         int split = state->split & 3;
@@ -84,7 +84,7 @@ static int first_heads(struct worker *worker, const struct labels *labels, struc
              *sample = labels->row[SPLIT_TEST] + labels->count[SPLIT_TEST];
     uint64_t room = WORKER_LABELS_MAX - labels->count[SPLIT_TEST];
     for (uint64_t row = 0; row < rows_max && count < 4096 && count < room; row++)
-        if (*pool_embedding_version(&worker->pool, row) == TRUNK_FIRST)
+        if (*pool_embedding_version(&worker->pool, row) == worker->pool.trunk)
             sample[count++] = row;
     head_set_standardise(heads, pool_embedding(&worker->pool, 0), pool_embedding_stride_bytes(&worker->pool), sample,
                          count);
@@ -117,19 +117,20 @@ static int start_model(struct worker *worker, const json_t *job, const struct la
     *model = (struct model){.number = number,
                             .parent = parent_number,
                             .created_unix_ms = clock_unix_ms(),
-                            .trunk_version = TRUNK_FIRST,
+                            .trunk_version = worker->pool.trunk,
                             .seed = (uint64_t)worker->config.seed,
                             .vote_cursor = horizon ? strtoull(horizon, NULL, 10) : 0};
     snprintf(model->schema_name, sizeof model->schema_name, "%s", worker->schema.name);
     snprintf(model->schema_hash, sizeof model->schema_hash, "%s", worker->schema.hash);
     snprintf(model->architecture, sizeof model->architecture, "%s", worker->config.trunk_network);
-    snprintf(model->trunk_name, sizeof model->trunk_name, "trunk-%06u", TRUNK_FIRST);
+    snprintf(model->trunk_name, sizeof model->trunk_name, "trunk-%06u", worker->pool.trunk);
     if (parent_number) {
         result = models_path(&worker->config, parent_number, path, sizeof path);
         if (!result)
             result = model_load(path, &worker->schema, parent);
-        if (!result)
-            result = warm_start(worker, labels, parent, &model->heads);
+        if (!result) /* heads know one trunk's embeddings only */
+            result = parent->trunk_version == model->trunk_version ? warm_start(worker, labels, parent, &model->heads)
+                                                                   : first_heads(worker, labels, &model->heads);
     } else
         result = first_heads(worker, labels, &model->heads);
     model->heads.model = number;
@@ -213,8 +214,11 @@ static int decide(struct worker *worker, const struct labels *labels, struct mod
     if (!champion || !challenger)
         return ERROR_LIMIT;
     int result = judge(worker, &model->heads, labels, challenger);
-    if (!result && model->parent)
+    if (!result && model->parent) {
+        pool_use_trunk(&worker->pool, parent->trunk_version);
         result = judge(worker, &parent->heads, labels, champion);
+        pool_use_trunk(&worker->pool, model->trunk_version);
+    }
     if (!result)
         result = judge_constant(worker, labels, &model->constant_nll);
     if (result)
@@ -253,7 +257,7 @@ static int fit_and_save(struct worker *worker, const json_t *job, const struct l
     if (result)
         return result;
     json_object_set_new(answer, "labels", json_integer(labels->labelled));
-    json_object_set_new(answer, "trunk", json_integer(TRUNK_FIRST));
+    json_object_set_new(answer, "trunk", json_integer(model->trunk_version));
     json_object_set_new(answer, "epochs", json_integer(report.epochs));
     json_object_set_new(answer, "holdout_nll", number_or_null(model->challenger_nll));
     json_object_set_new(answer, "champion_nll", number_or_null(model->champion_nll));
@@ -267,6 +271,7 @@ int worker_fit(struct worker *worker, const json_t *job, json_t *answer)
 {
     struct labels labels = {0};
     struct model model = {0}, parent = {0};
+    worker_take_trunk(worker, job);
     int result = collect_labels(worker, &labels);
     if (!result)
         result = fit_and_save(worker, job, &labels, &model, &parent, answer);

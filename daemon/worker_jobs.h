@@ -35,6 +35,11 @@ struct worker {
 int worker_embed(struct worker *worker, const json_t *job, json_t *answer);
 int worker_fit(struct worker *worker, const json_t *job, json_t *answer);
 int worker_rank(struct worker *worker, const json_t *job, json_t *answer);
+int worker_train(struct worker *worker, const json_t *job, json_t *answer);
+int worker_reembed(struct worker *worker, const json_t *job, json_t *answer);
+
+/* The job's trunk, whose embeddings the pool then means. */
+uint32_t worker_take_trunk(struct worker *worker, const json_t *job);
 
 /* Tells the daemon how far the job is, now and then; non-zero when the worker was asked to stop. */
 int worker_tick(void *worker);

@@ -16,7 +16,7 @@
 
 static int is_embedded(const struct worker *worker, uint64_t row)
 {
-    return *pool_embedding_version(&worker->pool, row) == TRUNK_FIRST &&
+    return *pool_embedding_version(&worker->pool, row) == worker->pool.trunk &&
            !(pool_state(&worker->pool, row)->flags & POOL_BAD);
 }
 
@@ -123,6 +123,7 @@ int worker_rank(struct worker *worker, const json_t *job, json_t *answer)
     uint32_t model = (uint32_t)json_integer_value(json_object_get(job, "model"));
     long scored = 0;
     double started_s = clock_s();
+    worker_take_trunk(worker, job);
     int result = model ? score_pool(worker, model, &scored) : 0;
     json_object_set_new(answer, "score_s", json_real(scored ? clock_s() - started_s : 0));
     if (!result)

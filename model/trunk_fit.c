@@ -176,7 +176,6 @@ int trunk_fit_open(const struct backend *backend, struct backend_context *contex
     if (!result) {
         memcpy(fit->value, values, fit->count * sizeof *values);
         memcpy(fit->best, values, fit->count * sizeof *values);
-        result = trunk_fit_judge(fit, fit->value, data->validation_row, data->validation_count, &fit->history[0]);
     }
     if (result)
         trunk_fit_close(fit);
@@ -556,7 +555,9 @@ int trunk_fit_step(struct trunk_fit *fit)
 {
     if (is_over(fit))
         return 1;
-    int result = fit->at.batch < fit->steps_per_epoch ? take_batch(fit) : 0;
+    int result = fit->at.step == 0 ? validate(fit, &fit->history[0]) : 0;
+    if (!result && fit->at.batch < fit->steps_per_epoch)
+        result = take_batch(fit);
     if (!result && fit->at.batch == fit->steps_per_epoch)
         result = end_epoch(fit);
     return result ? result : is_over(fit);

@@ -62,7 +62,7 @@ struct trunk_epoch {
 struct trunk_fit;
 
 /*
- * Opens a run at its beginning.
+ * Opens a run at its beginning; the first step judges where it starts.
  *   values  [trunk_fit_values(net, target)] where to start from: the net's parameters in table order, then the head's weight
  *           [outputs][net outputs] and bias [outputs]; copied
  * ERROR_INPUT for data that teach nothing (no labelled galaxy, fewer than two, classes that are all the same) or a recipe

@@ -9,14 +9,16 @@ static const struct {
     const char *name;
     int worker_writes;
 } columns[POOL_COLUMNS] = {
-    [POOL_COLUMN_IDENTITY] = {"identity",  0},
-      [POOL_COLUMN_STATE] = {"state",     0},
-    [POOL_COLUMN_TALLY] = {"tally",     0},
-      [POOL_COLUMN_PIXELS] = {"pixels",    1},
-    [POOL_COLUMN_EMBEDDING] = {"embedding", 1},
-      [POOL_COLUMN_VERSION] = {"version",   1},
-    [POOL_COLUMN_DETAIL] = {"detail",    1},
-      [POOL_COLUMN_SCORE] = {"score",     1},
+    [POOL_COLUMN_IDENTITY] = {"identity",       0},
+    [POOL_COLUMN_STATE] = {"state",          0},
+    [POOL_COLUMN_TALLY] = {"tally",          0},
+    [POOL_COLUMN_PIXELS] = {"pixels",         1},
+    [POOL_COLUMN_EMBEDDING] = {"embedding",      1},
+    [POOL_COLUMN_VERSION] = {"version",        1},
+    [POOL_COLUMN_EMBEDDING_EVEN] = {"embedding-even", 1},
+    [POOL_COLUMN_VERSION_EVEN] = {"version-even",   1},
+    [POOL_COLUMN_DETAIL] = {"detail",         1},
+    [POOL_COLUMN_SCORE] = {"score",          1},
 };
 
 static uint64_t row_bytes(enum pool_column column, const struct pool_layout *layout)
@@ -32,8 +34,10 @@ static uint64_t row_bytes(enum pool_column column, const struct pool_layout *lay
     case POOL_COLUMN_PIXELS:
         return side * side * (uint64_t)layout->pixel_channels;
     case POOL_COLUMN_EMBEDDING:
+    case POOL_COLUMN_EMBEDDING_EVEN:
         return (uint64_t)layout->embedding_inputs * sizeof(uint16_t);
     case POOL_COLUMN_VERSION:
+    case POOL_COLUMN_VERSION_EVEN:
         return sizeof(uint32_t);
     case POOL_COLUMN_DETAIL:
         return (uint64_t)(2 + layout->answers + 2 * layout->questions) * sizeof(float);
@@ -50,12 +54,13 @@ static struct column_layout column_layout(enum pool_column column, const struct 
         const char *name;
         size_t offset;
     } parameters[] = {
-        {POOL_COLUMN_TALLY,     "answers",          offsetof(struct pool_layout, answers)         },
-        {POOL_COLUMN_DETAIL,    "answers",          offsetof(struct pool_layout, answers)         },
-        {POOL_COLUMN_DETAIL,    "questions",        offsetof(struct pool_layout, questions)       },
-        {POOL_COLUMN_EMBEDDING, "embedding inputs", offsetof(struct pool_layout, embedding_inputs)},
-        {POOL_COLUMN_PIXELS,    "image side",       offsetof(struct pool_layout, pixel_side)      },
-        {POOL_COLUMN_PIXELS,    "image channels",   offsetof(struct pool_layout, pixel_channels)  },
+        {POOL_COLUMN_TALLY,          "answers",          offsetof(struct pool_layout, answers)         },
+        {POOL_COLUMN_DETAIL,         "answers",          offsetof(struct pool_layout, answers)         },
+        {POOL_COLUMN_DETAIL,         "questions",        offsetof(struct pool_layout, questions)       },
+        {POOL_COLUMN_EMBEDDING,      "embedding inputs", offsetof(struct pool_layout, embedding_inputs)},
+        {POOL_COLUMN_EMBEDDING_EVEN, "embedding inputs", offsetof(struct pool_layout, embedding_inputs)},
+        {POOL_COLUMN_PIXELS,         "image side",       offsetof(struct pool_layout, pixel_side)      },
+        {POOL_COLUMN_PIXELS,         "image channels",   offsetof(struct pool_layout, pixel_channels)  },
     };
     int count = 0;
     for (size_t i = 0; i < sizeof parameters / sizeof *parameters; i++)
@@ -82,7 +87,7 @@ static int check_layout(const struct pool_layout *layout)
 
 int pool_open(const char *folder, const struct pool_layout *layout, enum pool_mode mode, struct pool *ret_pool)
 {
-    struct pool pool = {.layout = *layout};
+    struct pool pool = {.layout = *layout, .trunk = 1};
     int result = check_layout(layout);
     if (result)
         return result;
@@ -102,6 +107,11 @@ int pool_open(const char *folder, const struct pool_layout *layout, enum pool_mo
     }
     *ret_pool = pool;
     return 0;
+}
+
+void pool_use_trunk(struct pool *pool, uint32_t trunk)
+{
+    pool->trunk = trunk;
 }
 
 void pool_close(struct pool *pool)
@@ -155,9 +165,14 @@ uint8_t *pool_pixels(const struct pool *pool, uint64_t row)
     return column_row(&pool->column[POOL_COLUMN_PIXELS], row);
 }
 
+static enum pool_column embedding_column(const struct pool *pool)
+{
+    return pool->trunk % 2 ? POOL_COLUMN_EMBEDDING : POOL_COLUMN_EMBEDDING_EVEN;
+}
+
 uint16_t *pool_embedding(const struct pool *pool, uint64_t row)
 {
-    return column_row(&pool->column[POOL_COLUMN_EMBEDDING], row);
+    return column_row(&pool->column[embedding_column(pool)], row);
 }
 
 float *pool_detail(const struct pool *pool, uint64_t row)
@@ -172,12 +187,18 @@ struct pool_score *pool_score(const struct pool *pool, uint64_t row)
 
 uint32_t *pool_embedding_version(const struct pool *pool, uint64_t row)
 {
-    return column_row(&pool->column[POOL_COLUMN_VERSION], row);
+    return column_row(&pool->column[pool->trunk % 2 ? POOL_COLUMN_VERSION : POOL_COLUMN_VERSION_EVEN], row);
 }
 
 void pool_set_embedding_version(const struct pool *pool, uint64_t row, uint32_t version)
 {
     __atomic_store_n(pool_embedding_version(pool, row), version, __ATOMIC_RELEASE);
+}
+
+void pool_forget_embeddings(const struct pool *pool, uint64_t row)
+{
+    memset(column_row(&pool->column[POOL_COLUMN_VERSION], row), 0, sizeof(uint32_t));
+    memset(column_row(&pool->column[POOL_COLUMN_VERSION_EVEN], row), 0, sizeof(uint32_t));
 }
 
 uint32_t pool_finished_embedding(const struct pool *pool, uint64_t row)
@@ -187,7 +208,7 @@ uint32_t pool_finished_embedding(const struct pool *pool, uint64_t row)
 
 int pool_flush_embeddings(const struct pool *pool, uint64_t first, uint64_t count)
 {
-    return column_flush(&pool->column[POOL_COLUMN_EMBEDDING], first, count);
+    return column_flush(&pool->column[embedding_column(pool)], first, count);
 }
 
 size_t pool_embedding_stride_bytes(const struct pool *pool)

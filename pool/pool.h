@@ -54,8 +54,10 @@ enum pool_column {
     POOL_COLUMN_STATE,
     POOL_COLUMN_TALLY,
     POOL_COLUMN_PIXELS,
-    POOL_COLUMN_EMBEDDING,
+    POOL_COLUMN_EMBEDDING, /* of trunks with an odd number, and the trunk's number beside it */
     POOL_COLUMN_VERSION,
+    POOL_COLUMN_EMBEDDING_EVEN, /* of trunks with an even number: the next trunk's are made while this one's serve */
+    POOL_COLUMN_VERSION_EVEN,
     POOL_COLUMN_DETAIL,
     POOL_COLUMN_SCORE,
     POOL_COLUMNS,
@@ -63,12 +65,16 @@ enum pool_column {
 
 struct pool {
     struct pool_layout layout;
+    uint32_t trunk; /* whose embeddings the functions below mean; 1 when opened */
     struct column column[POOL_COLUMNS];
 };
 
 /* Opens (or makes) the columns under `folder`, which exists. Errors as column_open(). */
 int pool_open(const char *folder, const struct pool_layout *layout, enum pool_mode mode, struct pool *ret_pool);
 void pool_close(struct pool *pool);
+
+/* Which trunk's embeddings and versions are meant from now on; those of trunk N + 2 overwrite those of N. */
+void pool_use_trunk(struct pool *pool, uint32_t trunk);
 
 /* Makes room for `rows` galaxies in every column; no pointer into the pool survives. Errors as column_grow().
  */
@@ -97,6 +103,9 @@ struct pool_score *pool_score(const struct pool *pool, uint64_t row);
 uint32_t *pool_embedding_version(const struct pool *pool, uint64_t row);
 void pool_set_embedding_version(const struct pool *pool, uint64_t row, uint32_t version);
 int pool_flush_embeddings(const struct pool *pool, uint64_t first, uint64_t count);
+
+/* Both trunks' embeddings of this row are to be made again. */
+void pool_forget_embeddings(const struct pool *pool, uint64_t row);
 
 /* The version, read so (load-acquire) that the other process's embedding is seen whole. */
 uint32_t pool_finished_embedding(const struct pool *pool, uint64_t row);

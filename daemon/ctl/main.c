@@ -57,6 +57,15 @@ static const struct proto_verb *find_verb(const char *word)
 }
 
 /* The arguments behind the verb, by the words of its row in the table. */
+static int is_train_word(const char *word)
+{
+    static const char *const known[] = {"now", "trunk", "status", "stop"};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strcmp(known[i], word) == 0)
+            return 1;
+    return 0;
+}
+
 static int parse_arguments(struct invocation *call, int count, char **words)
 {
     const char *wanted = call->verb->arguments;
@@ -78,8 +87,8 @@ static int parse_arguments(struct invocation *call, int count, char **words)
             if (*end || model < 1)
                 return usage("a model is a number", words[i]);
             json_object_set_new(call->request, "model", json_integer(model));
-        } else if (strcmp(wanted, "now") == 0 && strcmp(words[i], "now") == 0)
-            json_object_set_new(call->request, "now", json_true());
+        } else if (strcmp(wanted, "WHAT") == 0 && is_train_word(words[i]) && !json_object_get(call->request, "what"))
+            json_object_set_new(call->request, "what", json_string(words[i]));
         else
             return usage("unexpected argument", words[i]);
     }
@@ -87,8 +96,8 @@ static int parse_arguments(struct invocation *call, int count, char **words)
         return usage("missing the id of a galaxy", call->verb->name);
     if (strncmp(wanted, "--bad", 5) == 0 && !json_object_get(call->request, "bad"))
         return usage("usage: triagectl galaxies --bad [--retry]", NULL);
-    if (strcmp(wanted, "now") == 0 && !json_object_get(call->request, "now"))
-        return usage("usage: triagectl train now", NULL);
+    if (strcmp(wanted, "WHAT") == 0 && !json_object_get(call->request, "what"))
+        return usage("usage: triagectl train now | trunk | status | stop", NULL);
     return 0;
 }
 

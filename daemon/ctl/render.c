@@ -35,6 +35,11 @@ static void render_status(const json_t *answer, FILE *out)
     fprintf(out, "  model     %lld is champion\n", integer(answer, "champion"));
     fprintf(out, "  cycle     %lld, %s, last took %.1f s\n", integer(cycle, "number"), text(cycle, "step"),
             number(cycle, "last_s"));
+    const json_t *training = json_object_get(answer, "training");
+    fprintf(out, "  trunk     %lld in use; training: %s", integer(answer, "trunk"), text(training, "step"));
+    if (strcmp(text(training, "step"), "off") != 0)
+        fprintf(out, " number %lld, %.0f %%", integer(training, "trunk"), 100 * number(training, "share"));
+    fputc('\n', out);
     fprintf(out, "  queue     %lld of %lld\n", integer(answer, "queue_length"), integer(answer, "queue_size"));
     fprintf(out, "  feed      epoch %.8s seq %lld\n", text(feed, "epoch"), integer(feed, "seq"));
     fprintf(out, "  database  %s\n  worker    %s\n", text(answer, "database"), text(worker, "state"));
@@ -44,6 +49,23 @@ static void render_status(const json_t *answer, FILE *out)
     size_t index;
     json_array_foreach(json_object_get(answer, "problems"), index, problem)
         fprintf(out, "  PROBLEM   %s\n", json_string_value(problem));
+}
+
+static void render_train(const json_t *answer, FILE *out)
+{
+    const json_t *training = json_object_get(answer, "training");
+    if (!training) {
+        fprintf(out, "%s\n", text(answer, "message"));
+        return;
+    }
+    fprintf(out, "trunk %lld is in use, trained with %lld labelled galaxies\n", integer(answer, "trunk"),
+            integer(training, "labels"));
+    if (strcmp(text(training, "step"), "off") == 0)
+        fprintf(out, "no training; %lld models in a row were not promoted\n", integer(training, "stalled"));
+    else
+        fprintf(out, "trunk %lld: %s, %.0f %%, epoch %lld, loss %.4f, validation %.4f\n", integer(training, "trunk"),
+                text(training, "step"), 100 * number(training, "share"), integer(training, "epoch"),
+                number(training, "train_loss"), number(training, "validation_loss"));
 }
 
 static void render_queue(const json_t *answer, FILE *out)
@@ -117,6 +139,7 @@ static const struct {
     void (*render)(const json_t *answer, FILE *out);
 } renderers[] = {
     {"status",   render_status  },
+    {"train",    render_train   },
     {"queue",    render_queue   },
     {"why",      render_why     },
     {"galaxies", render_galaxies},

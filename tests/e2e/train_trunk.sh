@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# The service teaches its trunk by itself: in slices between cycles, through SIGKILL of worker and daemon, then embeds every galaxy
+# again, and uses the new trunk only if the gate says so. An operator can look, stop it, start it, and go back.
+# shellcheck source=tests/support/daemon.sh
+source "$1/tests/support/daemon.sh" "$1" "$2"
+survey 600
+configure a $'network = efficientnet_lite0\n[training]\ntrunk = auto\nlabels_min = 100\nslice_s = 3\nbatch = 32\nlearning_rate = 0.003\nepochs_max = 40\npatience = 0'
+sed -i '/^network = /d; s/^\[trunk\]/[trunk]\nnetwork = efficientnet_lite0/' "$folder/a.conf"
+import a "$folder/survey/truth.csv"
+start a
+ready a
+training() { ctl a --json train status; }
+training_is() { training | jq -e "$1" >/dev/null; }
+one_trunk() { # every galaxy that was scored has an embedding of the champion's trunk
+    local trunk
+    trunk=$(training | jq .trunk)
+    [ "$(sql a "SELECT trunk FROM triage.model ORDER BY number DESC LIMIT 1")" = "$trunk" ] || fail "the newest model is not of trunk $trunk"
+}
+
+# The first trunk is random; with 600 labelled galaxies training begins at once and survives what happens to it.
+wait_until 120 training_is '.training.step == "training" and .training.epoch >= 1'
+[ -s "$folder/a/models/trunk-000002.checkpoint" ] || fail "no checkpoint"
+cp "$folder/a/models/trunk-000002.labels" "$folder/labels"
+kill -KILL "$(worker_of a)"
+wait_until 60 training_is '.training.epoch >= 3'
+murder a
+start a
+ready a
+training_is '.training.step != "off" and .training.trunk == 2' || fail "training did not go on: $(training)"
+cmp "$folder/labels" "$folder/a/models/trunk-000002.labels" || fail "the labels of a run changed"
+wait_until 240 training_is '.training.step == "off"'
+training_is '.trunk == 2 and .training.labels >= 500' || fail "the trained trunk is not in use: $(training); $(tail -5 "$folder/a.log")"
+one_trunk
+wait_until 60 status_is a '.cycle.step == "idle" and .galaxies.embedded == 600 and .queue_length == 12'
+[ "$(head -1 "$folder/a/models/curve.csv" | cut -d, -f1-4)" = epoch,learning_rate,train_loss,validation_loss ] || fail "no curve"
+"$build/triaged" evaluate --config "$folder/a.conf" --oracle "$folder/survey/truth.csv" --json >"$folder/evaluation.json" || fail "evaluate"
+jq -e '(.models | last | .nll) < (.models | first | .nll)' "$folder/evaluation.json" >/dev/null || fail "trunk 2 is no better: $(cat "$folder/evaluation.json")"
+
+# It does not train again on the same labels; an operator can ask for it, and stop it.
+training_is '.training.step == "off"' || fail "it trains again at once"
+[ "$(ctl a train stop 2>&1)" = "triagectl: no trunk is being trained" ] || fail "stop without a run: $(ctl a train stop 2>&1 || true)"
+ctl a train trunk >/dev/null
+wait_until 60 training_is '.training.step == "training" and .training.trunk == 3 and .training.share > 0'
+ctl a train stop >/dev/null
+training_is '.training.step == "off" and .trunk == 2' || fail "not stopped: $(training)"
+! ls "$folder"/a/models/trunk-000003* 2>/dev/null || fail "files of a run that was given up stay"
+
+# Back to a model of the first trunk, whose embeddings are still there; another restart changes nothing.
+ctl a rollback 1 >/dev/null
+wait_until 60 status_is a '.champion == 1 and .trunk == 1 and .cycle.step == "idle"'
+murder a
+start a
+ready a
+status_is a '.champion == 1 and .trunk == 1' || fail "a restart forgot the rollback: $(ctl a --json status)"
+wait_until 60 status_is a '.cycle.step == "idle" and .queue_length == 12 and .galaxies.embedded == 600'
+stop a
+echo "train_trunk: all passed"
