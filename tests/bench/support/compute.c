@@ -5,7 +5,7 @@
  *   bench_compute trunk THREADS fp32|bf16 BATCH SECONDS   images/s, EfficientNet-B0, 1 channel, 224 px
  *   bench_compute train THREADS BATCH SECONDS             images/s of whole steps, AdamW included; then peak MiB
  *   bench_compute head-fit SCHEMA THREADS                 galaxies through one head, both ways, /s/thread
- *   bench_compute head-fit-10k SCHEMA THREADS             seconds: 10,000 labels to convergence
+ *   bench_compute head-fit-10k SCHEMA THREADS HEADS       seconds: 10,000 labels to convergence
  *   bench_compute head-score SCHEMA THREADS VOTES SECONDS galaxies/s/thread, 30 passes over 5 heads
  *   bench_compute rerank SCHEMA THREADS VOTES GALAXIES    seconds
  */
@@ -313,7 +313,7 @@ static int time_head_fit(char **argument)
 static int time_head_fit_10k(char **argument)
 {
     struct backend_context *context = open_threads(argument[1]);
-    struct pool pool = make_pool(argument[0], 10000, HEADS, 1);
+    struct pool pool = make_pool(argument[0], 10000, atoi(argument[2]), 1);
     struct fit_request request = fit_request_of(&pool, 500);
     struct fit_report report;
     double begin = seconds_now();
@@ -382,7 +382,7 @@ static const struct verb {
     {"trunk",        4, time_trunk       },
     {"train",        3, time_train       },
     {"head-fit",     2, time_head_fit    },
-    {"head-fit-10k", 2, time_head_fit_10k},
+    {"head-fit-10k", 3, time_head_fit_10k},
     {"head-score",   4, time_head_score  },
     {"rerank",       4, time_rerank      },
 };
