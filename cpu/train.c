@@ -338,8 +338,8 @@ static int conv_forward(const struct work *work)
     return 0;
 }
 
-/* oneDNN has no kernel for the weights of 5 x 5 depthwise convolutions (kw <= 3 in every version), and is slower than the
- * plain loop for 3 x 3: 40 and 8 times on nets like B0's, docs/measurements.md. */
+/* oneDNN has no kernel for the weights of 5 x 5 depthwise convolutions (kw <= 3 in every version): whole steps of B0 are a
+ * twelfth faster with the plain loop, docs/measurements.md. */
 static int has_own_weights_kernel(const struct layer *layer)
 {
     return layer->groups > 1 && layer->groups == layer->in && layer->in == layer->out;
