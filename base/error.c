@@ -3,10 +3,12 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
 static _Thread_local char message[ERROR_MESSAGE_BYTES];
+static atomic_long memory_failures;
 
 int error_set(int code, const char *format, ...)
 {
@@ -14,6 +16,8 @@ int error_set(int code, const char *format, ...)
     va_start(arguments, format);
     vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
+    if (strncmp(message, "out of memory", 13) == 0)
+        memory_failures++;
     return code;
 }
 
@@ -40,6 +44,11 @@ int error_prefix(int code, const char *format, ...)
     snprintf(context + used, sizeof context - used, "%s", message);
     memcpy(message, context, sizeof message);
     return code;
+}
+
+long error_memory_failures(void)
+{
+    return memory_failures;
 }
 
 const char *error_message(void)

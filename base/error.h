@@ -27,6 +27,9 @@ int error_set(int code, const char *format, ...) __attribute__((format(printf, 2
 /* As error_set(ERROR_SYSTEM, ...) with ": " and the text of errno appended. */
 int error_set_errno(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* How many messages of this process began "out of memory", so that somebody can count what is refused for want of it. */
+long error_memory_failures(void);
+
 /* Puts a context in front of the recorded message ("catalogue.csv:12: ") and returns `code` unchanged. */
 int error_prefix(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

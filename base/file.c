@@ -1,6 +1,7 @@
 /* See file.h. */
 #include "base/file.h"
 #include "base/error.h"
+#include "base/fault.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -104,19 +105,23 @@ int file_write(const char *path, const struct file_part *parts, int part_count, 
     int descriptor = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
     if (descriptor < 0)
         return error_set_errno("cannot create %s", temporary);
+    FAULT(FILE_CREATED);
     for (int i = 0; i < part_count && !result; i++)
         if (write_all(descriptor, parts[i].bytes, parts[i].length) < 0)
             result = error_set_errno("cannot write %s; the previous file is untouched", path);
+    FAULT(FILE_WRITTEN);
     if (!result && fsync(descriptor) < 0)
         result = error_set_errno("cannot sync %s; the previous file is untouched", path);
     if (close(descriptor) < 0 && !result)
         result = error_set_errno("cannot close %s; the previous file is untouched", path);
+    FAULT(FILE_SYNCED);
     if (!result && rename(temporary, path) < 0)
         result = error_set_errno("cannot put %s in place; the previous file is untouched", path);
     if (result) {
         unlink(temporary);
         return result;
     }
+    FAULT(FILE_RENAMED);
     return sync_folder_of(path);
 }
 

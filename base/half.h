@@ -2,11 +2,13 @@
 #ifndef TRIAGE_BASE_HALF_H
 #define TRIAGE_BASE_HALF_H
 
+#include "base/host_device.h"
+
 #include <stdint.h>
 #include <string.h>
 
 /* Round to nearest even; overflow becomes infinity. */
-static inline uint16_t half_from_float(float value)
+HOST_DEVICE static inline uint16_t half_from_float(float value)
 {
     uint32_t bits;
     memcpy(&bits, &value, 4);
@@ -30,7 +32,7 @@ static inline uint16_t half_from_float(float value)
 
 /* Exact. Without branches, so that compilers convert many at once: 2^112 lifts the exponent and normalises
  * subnormals. */
-static inline float half_to_float(uint16_t half)
+HOST_DEVICE static inline float half_to_float(uint16_t half)
 {
     uint32_t bits = (uint32_t)(half & 0x7fffu) << 13, special = bits >= 0x0f800000u ? 0x7f800000u : 0u;
     float value;

@@ -11,11 +11,17 @@
  *   PHILOX_SHUFFLE  key = seed, counter = {element, head, step, domain}
  *   PHILOX_GATE     key = seed, counter = {element / 4, resample, 0, domain}
  *   PHILOX_AUGMENT  key = seed, counter = {element / 4 << 16 | galaxy key >> 32, galaxy key, view, domain}
+ *   PHILOX_TARGETS  key = seed, counter = {row low, row high, 0, domain}
+ *   PHILOX_BAG      key = seed, counter = {row low, row high, head, domain}
+ *   PHILOX_SKETCH   key = seed, counter = {input or cluster, 0 or 1, 0, domain}
+ *   PHILOX_SAMPLE   key = seed, counter = {galaxy key low, galaxy key high, 0, domain}
  *   PHILOX_SURVEY   key = seed, counter = {element / 4, galaxy, stage, domain}   (simulator)
  *   PHILOX_VOTES    key = seed, counter = {element, galaxy, classification, domain}   (simulator)
  */
 #ifndef TRIAGE_BASE_PHILOX_H
 #define TRIAGE_BASE_PHILOX_H
+
+#include "base/host_device.h"
 
 #include <math.h>
 #include <stdint.h>
@@ -31,6 +37,10 @@ enum philox_domain {
     PHILOX_SURVEY,
     PHILOX_VOTES,
     PHILOX_AUGMENT,
+    PHILOX_TARGETS,
+    PHILOX_BAG,
+    PHILOX_SKETCH,
+    PHILOX_SAMPLE,
 };
 
 struct philox {
@@ -38,7 +48,7 @@ struct philox {
 };
 
 /* Ten rounds over the counter {c0, c1, c2, c3} with the 64-bit key. Four independent uniform 32-bit words. */
-static inline struct philox philox(uint64_t key, uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3)
+HOST_DEVICE static inline struct philox philox(uint64_t key, uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3)
 {
     uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
     for (int round = 0; round < 10; round++) {
@@ -57,7 +67,7 @@ static inline struct philox philox(uint64_t key, uint32_t c0, uint32_t c1, uint3
 }
 
 /* Uniform in [0, 1) with 24 bits. */
-static inline float philox_uniform(uint32_t word)
+HOST_DEVICE static inline float philox_uniform(uint32_t word)
 {
     return (float)(word >> 8) * 0x1p-24f;
 }

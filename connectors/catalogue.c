@@ -3,118 +3,26 @@
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/text.h"
+#include "connectors/csv.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#define COLUMNS_MAX 1024
 
 enum column_role { ROLE_IGNORED = -1, ROLE_ID = -2, ROLE_FILE = -3, ROLE_RA = -4, ROLE_DEC = -5 };
 
 struct catalogue {
     const struct schema *schema;
-    FILE *file;
-    char path[512];
-    char record_text[CATALOGUE_LINE_BYTES_MAX];
-    char *field[COLUMNS_MAX]; /* into record_text */
-    int fields;
-    int role[COLUMNS_MAX];   /* enum column_role, or the index of an answer */
-    char *name[COLUMNS_MAX]; /* into header_text */
+    struct csv csv;
+    int role[CSV_COLUMNS_MAX];   /* enum column_role, or the index of an answer */
+    char *name[CSV_COLUMNS_MAX]; /* into header_text */
     char header_text[CATALOGUE_LINE_BYTES_MAX];
     int columns, vote_columns, ignored_columns;
     char ignored[CATALOGUE_IGNORED_BYTES];
-    long line, next_line; /* where the record at hand starts, and the next one */
     uint32_t votes[SCHEMA_ANSWERS_MAX];
 };
-
-static int complain(const struct catalogue *catalogue, int code)
-{
-    return error_prefix(code, "%s:%ld: ", catalogue->path, catalogue->line);
-}
-
-/* Where the reader is within a field (RFC 4180). */
-enum place { FIELD_START, PLAIN, QUOTED, QUOTE_CLOSED };
-
-/* One record being cut into fields, in place in record_text. */
-struct cutting {
-    enum place place;
-    size_t used; /* bytes of record_text */
-};
-
-/* Closes the field that ends at `used` and starts the next one behind it, if one follows. */
-static int end_field(struct catalogue *catalogue, struct cutting *cutting, int more)
-{
-    catalogue->record_text[cutting->used++] = 0;
-    cutting->place = FIELD_START;
-    if (more && catalogue->fields == COLUMNS_MAX)
-        return error_set(ERROR_LIMIT, "more than %d columns", COLUMNS_MAX);
-    if (more)
-        catalogue->field[catalogue->fields++] = catalogue->record_text + cutting->used;
-    return 0;
-}
-
-static void end_record(struct catalogue *catalogue, struct cutting *cutting)
-{
-    if (cutting->place == PLAIN && catalogue->record_text[cutting->used - 1] == '\r')
-        cutting->used--; /* a line of a DOS file */
-    end_field(catalogue, cutting, 0);
-}
-
-static int take_character(struct catalogue *catalogue, struct cutting *cutting, int character)
-{
-    if (!character)
-        return error_set(ERROR_INPUT, "holds a zero byte, so it is not a text file");
-    if (cutting->used + 2 > CATALOGUE_LINE_BYTES_MAX)
-        return error_set(ERROR_LIMIT, "line longer than %d bytes; is a quote not closed?", CATALOGUE_LINE_BYTES_MAX);
-    if (cutting->place != QUOTED && character == ',')
-        return end_field(catalogue, cutting, 1);
-    if (character == '"' && (cutting->place == FIELD_START || cutting->place == QUOTED)) {
-        cutting->place = cutting->place == QUOTED ? QUOTE_CLOSED : QUOTED;
-        return 0;
-    }
-    if (cutting->place == QUOTE_CLOSED && character == '\r')
-        return 0; /* of a DOS file; the newline follows */
-    if (cutting->place == QUOTE_CLOSED && character != '"')
-        return error_set(ERROR_INPUT, "text behind a closing quote");
-    if (cutting->place == QUOTE_CLOSED)
-        cutting->place = QUOTED; /* a doubled quote stands for one */
-    else if (cutting->place == FIELD_START)
-        cutting->place = PLAIN;
-    catalogue->record_text[cutting->used++] = (char)character;
-    return 0;
-}
-
-/* 1 with a record cut into fields, 0 at the end, or a negative code. A quoted field may hold newlines. */
-static int read_record(struct catalogue *catalogue)
-{
-    struct cutting cutting = {.place = FIELD_START};
-    int character, any = 0, result = 0;
-    catalogue->line = catalogue->next_line;
-    catalogue->field[0] = catalogue->record_text;
-    catalogue->fields = 1;
-    while ((character = getc_unlocked(catalogue->file)) != EOF) {
-        any = 1;
-        catalogue->next_line += character == '\n';
-        if (character == '\n' && cutting.place != QUOTED)
-            break;
-        result = take_character(catalogue, &cutting, character);
-        if (result)
-            return complain(catalogue, result);
-    }
-    if (character == EOF && ferror(catalogue->file))
-        return error_set_errno("cannot read %s", catalogue->path);
-    if (cutting.place == QUOTED)
-        return complain(catalogue, error_set(ERROR_INPUT, "a quote is not closed before the end of the file"));
-    end_record(catalogue, &cutting);
-    return any;
-}
 
 static int role_of(const struct catalogue *catalogue, const char *name)
 {
@@ -145,17 +53,17 @@ static void note_ignored(struct catalogue *catalogue, const char *name)
 static int take_header(struct catalogue *catalogue)
 {
     int have[4] = {0}; /* by -2 - role */
-    catalogue->columns = catalogue->fields;
-    memcpy(catalogue->header_text, catalogue->record_text, sizeof catalogue->header_text);
+    catalogue->columns = catalogue->csv.fields;
+    memcpy(catalogue->header_text, catalogue->csv.text, sizeof catalogue->header_text);
     for (int i = 0; i < catalogue->columns; i++)
-        catalogue->name[i] = catalogue->header_text + (catalogue->field[i] - catalogue->record_text);
+        catalogue->name[i] = catalogue->header_text + (catalogue->csv.field[i] - catalogue->csv.text);
     for (int i = 0; i < catalogue->columns; i++) {
-        int role = catalogue->role[i] = role_of(catalogue, catalogue->field[i]);
+        int role = catalogue->role[i] = role_of(catalogue, catalogue->csv.field[i]);
         for (int j = 0; j < i && role != ROLE_IGNORED; j++)
             if (catalogue->role[j] == role)
-                return error_set(ERROR_INPUT, "column '%s' appears twice", catalogue->field[i]);
+                return error_set(ERROR_INPUT, "column '%s' appears twice", catalogue->csv.field[i]);
         if (role == ROLE_IGNORED)
-            note_ignored(catalogue, catalogue->field[i]);
+            note_ignored(catalogue, catalogue->csv.field[i]);
         else if (role >= 0)
             catalogue->vote_columns++;
         else
@@ -171,43 +79,14 @@ static int take_header(struct catalogue *catalogue)
 
 static int read_header(struct catalogue *catalogue)
 {
-    static const char mark[] = "\xef\xbb\xbf"; /* UTF-8 byte order mark */
-    for (int i = 0; mark[i]; i++) {
-        int character = getc_unlocked(catalogue->file);
-        if (character != (unsigned char)mark[i]) {
-            if (character != EOF && i == 0)
-                ungetc(character, catalogue->file);
-            else if (character != EOF)
-                return error_set(ERROR_INPUT, "%s:1: is not UTF-8 text", catalogue->path);
-            break;
-        }
-    }
-    int got = read_record(catalogue);
+    int got = csv_next(&catalogue->csv);
     if (!got)
-        return error_set(ERROR_INPUT, "%s is empty: a catalogue starts with a line of column names", catalogue->path);
+        return error_set(ERROR_INPUT, "%s is empty: a catalogue starts with a line of column names",
+                         catalogue->csv.path);
     if (got < 0)
         return got;
     int result = take_header(catalogue);
-    return result ? complain(catalogue, result) : 0;
-}
-
-/* A check reads the file again, so it must be a file; a pipe would also block here. */
-static int open_file(struct catalogue *catalogue, const char *path)
-{
-    struct stat info;
-    int descriptor = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    if (descriptor < 0)
-        return errno == ENOENT || errno == ENOTDIR ? error_set(ERROR_NOT_FOUND, "%s: no such catalogue", path)
-                                                   : error_set_errno("cannot open %s", path);
-    if (fstat(descriptor, &info) == 0 && !S_ISREG(info.st_mode)) {
-        close(descriptor);
-        return error_set(ERROR_INPUT, "%s is not a regular file", path);
-    }
-    catalogue->file = fdopen(descriptor, "r");
-    if (catalogue->file)
-        return 0;
-    close(descriptor);
-    return error_set(ERROR_SYSTEM, "out of memory for a catalogue");
+    return result ? csv_complain(&catalogue->csv, result) : 0;
 }
 
 int catalogue_open(const char *path, const struct schema *schema, struct catalogue **ret_catalogue)
@@ -216,9 +95,7 @@ int catalogue_open(const char *path, const struct schema *schema, struct catalog
     if (!catalogue)
         return error_set(ERROR_SYSTEM, "out of memory for a catalogue");
     catalogue->schema = schema;
-    snprintf(catalogue->path, sizeof catalogue->path, "%s", path);
-    catalogue->next_line = 1;
-    int result = open_file(catalogue, path);
+    int result = csv_open(path, "catalogue", CATALOGUE_LINE_BYTES_MAX, &catalogue->csv);
     if (!result)
         result = read_header(catalogue);
     if (result) {
@@ -231,16 +108,16 @@ int catalogue_open(const char *path, const struct schema *schema, struct catalog
 
 void catalogue_close(struct catalogue *catalogue)
 {
-    if (catalogue && catalogue->file)
-        fclose(catalogue->file);
+    if (catalogue)
+        csv_close(&catalogue->csv);
     free(catalogue);
 }
 
 const char *catalogue_text(const struct catalogue *catalogue, const char *column)
 {
-    for (int i = 0; i < catalogue->columns && i < catalogue->fields; i++)
+    for (int i = 0; i < catalogue->columns && i < catalogue->csv.fields; i++)
         if (strcmp(catalogue->name[i], column) == 0)
-            return catalogue->field[i];
+            return catalogue->csv.field[i];
     return NULL;
 }
 
@@ -295,7 +172,7 @@ static int take_votes(struct catalogue *catalogue, int answer, const char *text)
 
 static int take_field(struct catalogue *catalogue, int column, struct catalogue_row *row)
 {
-    const char *text = catalogue->field[column];
+    const char *text = catalogue->csv.field[column];
     int role = catalogue->role[column];
     if (role == ROLE_ID) {
         row->id_str = text;
@@ -334,19 +211,19 @@ int catalogue_next(struct catalogue *catalogue, struct catalogue_row *row)
 {
     int got, result = 0;
     do
-        got = read_record(catalogue);
-    while (got > 0 && catalogue->fields == 1 && !catalogue->field[0][0]); /* empty lines */
+        got = csv_next(&catalogue->csv);
+    while (got > 0 && catalogue->csv.fields == 1 && !catalogue->csv.field[0][0]); /* empty lines */
     if (got <= 0)
         return got;
-    *row = (struct catalogue_row){.ra = NAN, .dec = NAN, .votes = catalogue->votes, .line = catalogue->line};
+    *row = (struct catalogue_row){.ra = NAN, .dec = NAN, .votes = catalogue->votes, .line = catalogue->csv.line};
     memset(catalogue->votes, 0, sizeof catalogue->votes);
-    if (catalogue->fields != catalogue->columns)
-        result = error_set(ERROR_INPUT, "%d fields, the header has %d", catalogue->fields, catalogue->columns);
+    if (catalogue->csv.fields != catalogue->columns)
+        result = error_set(ERROR_INPUT, "%d fields, the header has %d", catalogue->csv.fields, catalogue->columns);
     for (int i = 0; i < catalogue->columns && !result; i++)
         result = take_field(catalogue, i, row);
     if (!result)
         result = check_row(catalogue, row);
-    return result ? complain(catalogue, result) : 1;
+    return result ? csv_complain(&catalogue->csv, result) : 1;
 }
 
 /* --- the checking pass --------------------------------------------------------------------------- */
@@ -436,7 +313,7 @@ int catalogue_check(const char *path, const struct schema *schema, struct catalo
     while ((result = catalogue_next(catalogue, &row)) > 0) {
         result = remember(&seen, &capacity, summary.rows, &row);
         if (result) {
-            complain(catalogue, result);
+            csv_complain(&catalogue->csv, result);
             break;
         }
         summary.rows++;

@@ -121,10 +121,10 @@ static int take(struct channel *channel, struct socket_frame *ret_body)
 
 static int take_in_time(struct channel *channel, int timeout_ms, struct socket_frame *ret_body)
 {
-    int64_t deadline_ms = clock_ms() + timeout_ms;
+    int64_t deadline_ms = clock_patience_ms() + timeout_ms;
     for (;;) {
         int result = take(channel, ret_body);
-        int64_t left_ms = deadline_ms - clock_ms();
+        int64_t left_ms = deadline_ms - clock_patience_ms();
         if (result || timeout_ms <= 0 || left_ms <= 0)
             return result;
         struct pollfd set = {.fd = socket_descriptor(channel->socket), .events = POLLIN};

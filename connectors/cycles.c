@@ -139,18 +139,6 @@ int cycles_send_retract(struct database *database, uint64_t key)
     return database_send(database, "DELETE FROM triage.queue WHERE galaxy = $1", 1, values, NULL, NULL);
 }
 
-int cycles_send_quarantine_list(struct database *database, int limit, database_done *done, void *context)
-{
-    struct numbers numbers = {0};
-    const char *values[] = {whole(&numbers, (uint64_t)limit)};
-    return database_send(
-        database,
-        "SELECT reason || ': ' || CASE reason WHEN 'unknown galaxy' THEN id_str WHEN 'unknown question' THEN "
-        "question ELSE question || '_' || answer END AS what, count(*) FROM triage.quarantine "
-        "GROUP BY what ORDER BY count(*) DESC, what LIMIT $1",
-        1, values, done, context);
-}
-
 int cycles_send_model_list(struct database *database, int limit, database_done *done, void *context)
 {
     struct numbers numbers = {0};
@@ -176,14 +164,14 @@ static void read_entry(const struct database_result *rows, int row, struct queue
 {
     *entry = (struct queue_entry){.key = (uint64_t)database_integer(rows, row, 0),
                                   .rank = (uint32_t)database_integer(rows, row, 1),
-                                  .stream = stream_number(database_value(rows, row, 2)),
-                                  .probability = strtod(database_value(rows, row, 3), NULL),
-                                  .score = strtof(database_value(rows, row, 4), NULL),
-                                  .total = strtof(database_value(rows, row, 5), NULL),
-                                  .expected = strtof(database_value(rows, row, 6), NULL),
+                                  .stream = stream_number(database_text(rows, row, 2)),
+                                  .probability = database_real(rows, row, 3),
+                                  .score = (float)database_real(rows, row, 4),
+                                  .total = (float)database_real(rows, row, 5),
+                                  .expected = (float)database_real(rows, row, 6),
                                   .model = (uint32_t)database_integer(rows, row, 7),
                                   .leased_until_ms = database_integer(rows, row, 8)};
-    snprintf(entry->id_str, sizeof entry->id_str, "%s", database_value(rows, row, 9));
+    snprintf(entry->id_str, sizeof entry->id_str, "%s", database_text(rows, row, 9));
 }
 
 static int restore_numbers(struct database *database, struct cycles_state *state)

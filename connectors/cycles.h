@@ -41,9 +41,6 @@ int cycles_send_published(struct database *database, uint64_t cycle, database_do
 /* Takes one galaxy off the recorded queue. */
 int cycles_send_retract(struct database *database, uint64_t key);
 
-/* Columns reason, count. */
-int cycles_send_quarantine_list(struct database *database, int limit, database_done *done, void *context);
-
 /* Columns number, parent, labels, holdout_nll, champion_nll, constant_nll, reason; newest first. */
 int cycles_send_model_list(struct database *database, int limit, database_done *done, void *context);
 

@@ -2,6 +2,7 @@
 #include "connectors/database.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/signals.h"
 #include "base/text.h"
 
 #include <libpq-fe.h>
@@ -10,11 +11,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CONNECT_TIMEOUT_S 10
-#define BACK_OFF_MS       250
-#define BACK_OFF_MAX_MS   5000
-#define COPY_BYTES        65536
-#define ASYNC_SETTINGS    "SET statement_timeout = '30s'; SET client_min_messages = warning; LISTEN triage_vote"
+#define CONNECT_TIMEOUT_MS 4000 /* of a blocking connection; a clean stop allows no more */
+#define LOOK_MS            100  /* how often a blocking call looks for a signal that asks to end */
+#define BACK_OFF_MS        250
+#define BACK_OFF_MAX_MS    1000
+#define ANSWER_WITHIN_MS   4000 /* of an asynchronous connection being made, and before it is asked whether one lives */
+#define COPY_BYTES         65536
+#define ASYNC_SETTINGS     "SET statement_timeout = '30s'; SET client_min_messages = warning; LISTEN triage_vote"
 
 /* PGresult under another name, so that the header needs no libpq. */
 struct database_result {
@@ -40,7 +43,11 @@ struct database {
     struct statement queue[DATABASE_QUEUE_MAX]; /* a ring; the first one is in flight when `sent` */
     int first, waiting;
     bool sent;
-    PGresult *last; /* result of the statement in flight, kept until its end */
+    int64_t sent_ms; /* when, or when the server last said that it works on it, or that it is full */
+    PGconn *probe;   /* a second connection, that asks whether the first one still lives */
+    bool probe_asked;
+    int64_t probe_ms; /* when it was begun */
+    PGresult *last;   /* result of the statement in flight, kept until its end */
 };
 
 /* --- errors and results ------------------------------------------------------------------------------------------ */
@@ -53,6 +60,13 @@ static const char *first_line(const char *text)
     return line;
 }
 
+/* The server refuses to write; the connection is fine. */
+static bool is_read_only(const PGresult *rows)
+{
+    const char *sqlstate = PQresultErrorField(rows, PG_DIAG_SQLSTATE);
+    return sqlstate && strcmp(sqlstate, "25006") == 0;
+}
+
 static int result_code(PGconn *connection, const PGresult *rows)
 {
     ExecStatusType status = PQresultStatus(rows);
@@ -63,7 +77,10 @@ static int result_code(PGconn *connection, const PGresult *rows)
                          first_line(PQerrorMessage(connection)));
     const char *sqlstate = PQresultErrorField(rows, PG_DIAG_SQLSTATE);
     const char *message = PQresultErrorField(rows, PG_DIAG_MESSAGE_PRIMARY);
-    int away = sqlstate && (strncmp(sqlstate, "57P", 3) == 0 || strncmp(sqlstate, "08", 2) == 0);
+    if (!sqlstate) /* not the server's words: the library had no memory */
+        return error_set(ERROR_SYSTEM, "out of memory in the database library: %s",
+                         first_line(PQerrorMessage(connection)));
+    int away = sqlstate && (strncmp(sqlstate, "57P", 3) == 0 || strncmp(sqlstate, "08", 2) == 0 || is_read_only(rows));
     return error_set(away ? ERROR_UNAVAILABLE : ERROR_STATE, "the database refused: %s",
                      message ? message : first_line(PQerrorMessage(connection)));
 }
@@ -78,10 +95,20 @@ const char *database_value(const struct database_result *result, int row, int co
     return PQgetisnull(result->rows, row, column) ? NULL : PQgetvalue(result->rows, row, column);
 }
 
-int64_t database_integer(const struct database_result *result, int row, int column)
+const char *database_text(const struct database_result *result, int row, int column)
 {
     const char *text = database_value(result, row, column);
-    return text ? strtoll(text, NULL, 10) : 0;
+    return text ? text : "";
+}
+
+int64_t database_integer(const struct database_result *result, int row, int column)
+{
+    return strtoll(database_text(result, row, column), NULL, 10);
+}
+
+double database_real(const struct database_result *result, int row, int column)
+{
+    return strtod(database_text(result, row, column), NULL);
 }
 
 void database_result_free(struct database_result *result)
@@ -114,47 +141,137 @@ static void ignore_notice(void *context, const PGresult *rows)
     (void)rows; /* "relation already exists, skipping" and the like */
 }
 
-static PGconn *begin(const char *url, bool asynchronous)
+/* Checked here because libpq's own message quotes what it does not understand, which may be a password. */
+static int check_url(const char *url)
 {
-    char timeout[16];
-    snprintf(timeout, sizeof timeout, "%d", CONNECT_TIMEOUT_S);
-    const char *const keys[] = {"dbname",
-                                "application_name",
-                                "connect_timeout",
-                                "keepalives_idle",
-                                "keepalives_interval",
-                                "keepalives_count",
-                                "tcp_user_timeout",
-                                NULL};
-    const char *const values[] = {url, "triaged", timeout, "10", "5", "3", "20000", NULL};
-    PGconn *connection = asynchronous ? PQconnectStartParams(keys, values, 1) : PQconnectdbParams(keys, values, 1);
+    char *problem = NULL;
+    PQconninfoOption *settings = PQconninfoParse(url, &problem);
+    bool no_memory = !settings && (!problem || strncmp(problem, "out of memory", 13) == 0);
+    PQfreemem(problem);
+    if (no_memory)
+        return error_set(ERROR_SYSTEM, "out of memory for the database's connection string");
+    if (!settings)
+        return error_set(ERROR_STATE,
+                         "database.url is not a connection string: write 'host=... dbname=... user=...' with "
+                         "values that have spaces in quotes, or postgresql://...");
+    PQconninfoFree(settings);
+    return 0;
+}
+
+static bool is_secret(const PQconninfoOption *setting)
+{
+    return strchr(setting->dispchar, '*') || strstr(setting->keyword, "password");
+}
+
+bool database_has_password(const char *url)
+{
+    PQconninfoOption *settings = PQconninfoParse(url, NULL);
+    bool has = !settings;
+    for (const PQconninfoOption *one = settings; one && one->keyword; one++)
+        has |= one->val && is_secret(one);
+    PQconninfoFree(settings);
+    return has;
+}
+
+void database_describe(const char *url, char *text, size_t size)
+{
+    PQconninfoOption *settings = PQconninfoParse(url, NULL);
+    size_t used = (size_t)snprintf(text, size, "%s", settings ? "" : "(malformed)");
+    for (PQconninfoOption *one = settings; one && one->keyword && used < size; one++)
+        if (one->val && !is_secret(one))
+            used += (size_t)snprintf(text + used, size - used, "%s%s=%s", used ? " " : "", one->keyword, one->val);
+    PQconninfoFree(settings);
+}
+
+static PGconn *begin(const char *url)
+{
+    const char *const keys[] = {
+        "dbname", "application_name", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout",
+        NULL};
+    const char *const values[] = {url, "triaged", "10", "5", "3", "20000", NULL};
+    PGconn *connection = PQconnectStartParams(keys, values, 1);
     if (connection)
         PQsetNoticeReceiver(connection, ignore_notice, NULL);
     return connection;
 }
 
+/* Waits a moment for the socket. 1 if it is ready, 0 if not, ERROR_CANCELLED when the process is asked to end. */
+static int wait_a_moment(PGconn *connection, short events)
+{
+    struct pollfd socket = {.fd = PQsocket(connection), .events = events};
+    int ready = poll(&socket, 1, LOOK_MS);
+    if (signals_end_pending())
+        return error_set(ERROR_CANCELLED, "asked to stop while waiting for the database");
+    return ready > 0;
+}
+
+static int finish_connecting(PGconn *connection)
+{
+    int64_t deadline_ms = clock_patience_ms() + CONNECT_TIMEOUT_MS;
+    PostgresPollingStatusType status = PGRES_POLLING_WRITING;
+    while (connection && PQstatus(connection) != CONNECTION_BAD && status != PGRES_POLLING_OK) {
+        int ready = wait_a_moment(connection, status == PGRES_POLLING_READING ? POLLIN : POLLOUT);
+        if (ready < 0)
+            return ready;
+        if (ready)
+            status = PQconnectPoll(connection);
+        else if (clock_patience_ms() > deadline_ms)
+            return error_set(ERROR_UNAVAILABLE, "cannot connect: no answer within %d s", CONNECT_TIMEOUT_MS / 1000);
+    }
+    return status == PGRES_POLLING_OK
+               ? 0
+               : error_set(ERROR_UNAVAILABLE, "cannot connect: %s", first_line(PQerrorMessage(connection)));
+}
+
+/* The last result of what was sent, or the first that begins a COPY. After ERROR_CANCELLED only closing is left. */
+static int wait_for_result(PGconn *connection, PGresult **ret_rows)
+{
+    *ret_rows = NULL;
+    for (;;) {
+        while (PQisBusy(connection)) {
+            int ready = wait_a_moment(connection, POLLIN);
+            if (ready < 0)
+                return ready;
+            if (ready && !PQconsumeInput(connection))
+                break; /* PQgetResult() says why */
+        }
+        PGresult *rows = PQgetResult(connection);
+        if (!rows)
+            return result_code(connection, *ret_rows);
+        PQclear(*ret_rows);
+        *ret_rows = rows;
+        if (PQresultStatus(rows) == PGRES_COPY_IN)
+            return 0;
+    }
+}
+
 int database_open(const char *url, struct database **ret_database)
 {
+    int result = check_url(url);
+    if (result)
+        return result;
     struct database *database = calloc(1, sizeof *database);
     if (!database)
         return error_set(ERROR_SYSTEM, "out of memory for a database connection");
-    database->connection = begin(url, false);
-    if (PQstatus(database->connection) != CONNECTION_OK) {
-        int result =
-            error_set(ERROR_UNAVAILABLE, "cannot connect: %s", first_line(PQerrorMessage(database->connection)));
-        database_close(database);
-        return result;
-    }
+    database->connection = begin(url);
     database->state = DATABASE_READY;
-    *ret_database = database;
-    return database_run(database, "SET client_min_messages = warning", 0, NULL, NULL);
+    result = finish_connecting(database->connection);
+    if (!result)
+        result = database_run(database, "SET client_min_messages = warning", 0, NULL, NULL);
+    if (result)
+        database_close(database);
+    else
+        *ret_database = database;
+    return result;
 }
 
 int database_run(struct database *database, const char *sql, int count, const char *const *values,
                  struct database_result **ret_result)
 {
-    PGresult *rows = PQexecParams(database->connection, sql, count, NULL, values, NULL, NULL, 0);
-    int result = result_code(database->connection, rows);
+    PGresult *rows = NULL;
+    int result = PQsendQueryParams(database->connection, sql, count, NULL, values, NULL, NULL, 0)
+                     ? wait_for_result(database->connection, &rows)
+                     : result_code(database->connection, NULL);
     if (result || !ret_result) {
         PQclear(rows);
         return result;
@@ -171,8 +288,9 @@ int database_run(struct database *database, const char *sql, int count, const ch
 
 int database_script(struct database *database, const char *sql)
 {
-    PGresult *rows = PQexec(database->connection, sql);
-    int result = result_code(database->connection, rows);
+    PGresult *rows = NULL;
+    int result = PQsendQuery(database->connection, sql) ? wait_for_result(database->connection, &rows)
+                                                        : result_code(database->connection, NULL);
     PQclear(rows);
     return result;
 }
@@ -252,10 +370,18 @@ static void finish_first(struct database *database, int code, PGresult *rows)
     free_statement(&statement);
 }
 
+static void end_probe(struct database *database)
+{
+    PQfinish(database->probe);
+    database->probe = NULL;
+    database->probe_asked = false;
+}
+
 static void go_down(struct database *database, const char *why)
 {
-    int delay_ms = BACK_OFF_MS << (database->failures < 5 ? database->failures : 5);
+    int delay_ms = BACK_OFF_MS << (database->failures < 2 ? database->failures : 2);
     snprintf(database->problem, sizeof database->problem, "%s", first_line(why));
+    end_probe(database);
     PQclear(database->last);
     database->last = NULL;
     PQfinish(database->connection);
@@ -264,16 +390,16 @@ static void go_down(struct database *database, const char *why)
     database->failures++;
     delay_ms = delay_ms < BACK_OFF_MAX_MS ? delay_ms : BACK_OFF_MAX_MS;
     /* jitter of a quarter, from the clock: many daemons must not come back in step */
-    database->retry_at_ms = clock_ms() + delay_ms + clock_unix_ms() % (delay_ms / 4 + 1);
+    database->retry_at_ms = clock_patience_ms() + delay_ms + clock_unix_ms() % (delay_ms / 4 + 1);
     for (int waiting = database->waiting; waiting > 0; waiting--)
         finish_first(database, error_set(ERROR_UNAVAILABLE, "the database is away: %s", database->problem), NULL);
 }
 
 static void connect_again(struct database *database)
 {
-    database->connection = begin(database->url, true);
+    database->connection = begin(database->url);
     database->state = DATABASE_CONNECTING;
-    database->deadline_ms = clock_ms() + CONNECT_TIMEOUT_S * 1000;
+    database->deadline_ms = clock_patience_ms() + ANSWER_WITHIN_MS;
     database->settling = false;
     if (!database->connection || PQstatus(database->connection) == CONNECTION_BAD)
         go_down(database, database->connection ? PQerrorMessage(database->connection) : "out of memory");
@@ -281,6 +407,9 @@ static void connect_again(struct database *database)
 
 int database_start(const char *url, struct database **ret_database)
 {
+    int result = check_url(url);
+    if (result)
+        return result;
     struct database *database = calloc(1, sizeof *database);
     if (database)
         database->url = strdup(url);
@@ -301,6 +430,7 @@ void database_close(struct database *database)
     while (database->waiting)
         finish_first(database, error_set(ERROR_CANCELLED, "the database connection is being closed"), NULL);
     PQclear(database->last);
+    PQfinish(database->probe);
     PQfinish(database->connection);
     free(database->url);
     free(database);
@@ -325,6 +455,17 @@ int database_send(struct database *database, const char *sql, int count, const c
     }
     database->queue[(database->first + database->waiting++) % DATABASE_QUEUE_MAX] = statement;
     return 0;
+}
+
+int database_room(const struct database *database)
+{
+    return database->state == DATABASE_READY ? DATABASE_QUEUE_MAX - database->waiting : 0;
+}
+
+void database_hang_up(struct database *database)
+{
+    if (database->connection)
+        go_down(database, "given up by the daemon");
 }
 
 int database_descriptor(const struct database *database)
@@ -365,6 +506,10 @@ static void step_connecting(struct database *database)
             go_down(database, PQerrorMessage(database->connection));
             return;
         }
+        if (clock_patience_ms() > database->deadline_ms) {
+            go_down(database, "connected, then no answer");
+            return;
+        }
         while (!PQisBusy(database->connection)) {
             PGresult *rows = PQgetResult(database->connection);
             if (!rows) {
@@ -379,9 +524,8 @@ static void step_connecting(struct database *database)
         return;
     }
     PostgresPollingStatusType status = PQconnectPoll(database->connection);
-    if (status == PGRES_POLLING_FAILED || clock_ms() > database->deadline_ms)
-        go_down(database,
-                status == PGRES_POLLING_FAILED ? PQerrorMessage(database->connection) : "no answer within ten seconds");
+    if (status == PGRES_POLLING_FAILED || clock_patience_ms() > database->deadline_ms)
+        go_down(database, status == PGRES_POLLING_FAILED ? PQerrorMessage(database->connection) : "no answer");
     else if (status == PGRES_POLLING_OK) {
         PQsetnonblocking(database->connection, 1);
         database->settling = PQsendQuery(database->connection, ASYNC_SETTINGS) == 1;
@@ -398,8 +542,10 @@ static void send_next(struct database *database)
     if (!PQsendQueryParams(database->connection, statement->sql, statement->count, NULL,
                            (const char *const *)statement->value, NULL, NULL, 0))
         go_down(database, PQerrorMessage(database->connection));
-    else
+    else {
         database->sent = true;
+        database->sent_ms = clock_patience_ms();
+    }
 }
 
 static void receive(struct database *database)
@@ -420,18 +566,99 @@ static void receive(struct database *database)
         rows = database->last;
         database->last = NULL;
         int code = result_code(database->connection, rows);
+        bool read_only = is_read_only(rows);
         finish_first(database, code, rows);
         PQclear(rows);
-        if (code == ERROR_UNAVAILABLE)
+        if (code == ERROR_UNAVAILABLE && !read_only)
             go_down(database, error_message());
         return;
     }
 }
 
+/* --- a connection that was cut without a word -------------------------------------------------------------------------- */
+
+enum probe_answer {
+    PROBE_WAITS,
+    PROBE_WORKING, /* the server is at work on our statement */
+    PROBE_IDLE,    /* it is not, or nobody is there */
+    PROBE_REFUSED, /* it lives, and takes no second connection now: "too many connections" and the like */
+};
+
+/* A refusal of the server ends in its SQLSTATE, because the probe asked for no words; what the network says does not. */
+static bool is_refusal(const char *message)
+{
+    size_t length = strcspn(message, "\n");
+    return length > 5 && message[length - 6] == ' ' &&
+           strspn(message + length - 5, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == 5;
+}
+
+static PGconn *begin_probe(const char *url)
+{
+    PGconn *probe = begin(url);
+    if (probe)
+        PQsetErrorVerbosity(probe, PQERRORS_SQLSTATE);
+    return probe;
+}
+
+static enum probe_answer connect_probe(struct database *database)
+{
+    char process[16];
+    const char *const values[] = {process};
+    PostgresPollingStatusType status = PQconnectPoll(database->probe);
+    if (status == PGRES_POLLING_FAILED)
+        return is_refusal(PQerrorMessage(database->probe)) ? PROBE_REFUSED : PROBE_IDLE;
+    snprintf(process, sizeof process, "%d", PQbackendPID(database->connection));
+    if (status == PGRES_POLLING_OK && PQsetnonblocking(database->probe, 1) == 0)
+        database->probe_asked =
+            PQsendQueryParams(database->probe, "SELECT state = 'active' FROM pg_stat_activity WHERE pid = $1", 1, NULL,
+                              values, NULL, NULL, 0) == 1;
+    return PROBE_WAITS;
+}
+
+static enum probe_answer ask_probe(struct database *database)
+{
+    if (!database->probe)
+        return PROBE_IDLE;
+    if (!database->probe_asked)
+        return connect_probe(database);
+    if (PQflush(database->probe) < 0 || !PQconsumeInput(database->probe))
+        return PROBE_IDLE;
+    if (PQisBusy(database->probe))
+        return PROBE_WAITS;
+    PGresult *rows = PQgetResult(database->probe);
+    bool works = PQntuples(rows) == 1 && *PQgetvalue(rows, 0, 0) == 't';
+    PQclear(rows);
+    return works ? PROBE_WORKING : PROBE_IDLE;
+}
+
+/*
+ * A statement without an answer may be slow, or its connection was cut by something that told neither side (a firewall, a
+ * cable). The server knows: a second connection asks it. Keepalives would not find a cut behind a proxy. A server that lets
+ * nobody in has said nothing about the first connection: it is asked again later.
+ */
+static void watch_silence(struct database *database)
+{
+    int64_t now_ms = clock_patience_ms();
+    if (!database->sent || now_ms - database->sent_ms < ANSWER_WITHIN_MS) {
+        end_probe(database);
+        return;
+    }
+    if (!database->probe) {
+        database->probe = begin_probe(database->url);
+        database->probe_ms = now_ms;
+    }
+    enum probe_answer answer = ask_probe(database);
+    if (answer == PROBE_WORKING || answer == PROBE_REFUSED) {
+        database->sent_ms = now_ms;
+        end_probe(database);
+    } else if (answer == PROBE_IDLE || now_ms - database->probe_ms > ANSWER_WITHIN_MS)
+        go_down(database, "the connection was cut without a word: no answer to a statement");
+}
+
 void database_step(struct database *database)
 {
     if (database->state == DATABASE_DOWN) {
-        if (clock_ms() >= database->retry_at_ms)
+        if (clock_patience_ms() >= database->retry_at_ms)
             connect_again(database);
         return;
     }
@@ -449,4 +676,6 @@ void database_step(struct database *database)
         if (before == database->waiting)
             break;
     }
+    if (database->state == DATABASE_READY)
+        watch_silence(database);
 }

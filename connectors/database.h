@@ -19,11 +19,20 @@ enum database_state { DATABASE_CONNECTING, DATABASE_READY, DATABASE_DOWN };
 
 /* --- blocking: for start, import and tools ------------------------------------------------------------------ */
 
-/* Connects within about ten seconds. ERROR_UNAVAILABLE with the server's words. */
+/*
+ * Connects within 4 s. ERROR_UNAVAILABLE with the server's words. This and the next two return ERROR_CANCELLED when SIGTERM or
+ * SIGINT is blocked and pending; the connection can then only be closed.
+ */
 int database_open(const char *url, struct database **ret_database);
 
 /* Closes either kind of connection; statements still waiting get ERROR_CANCELLED. NULL is fine. */
 void database_close(struct database *database);
+
+/* Whether it holds a password, or is nothing that libpq understands and may hold one. */
+bool database_has_password(const char *url);
+
+/* A connection string for people to see: its settings without passwords. "(malformed)" if libpq does not understand it. */
+void database_describe(const char *url, char *text, size_t size);
 
 /*
  * Runs one statement with text parameters (NULL = SQL NULL). `ret_result` may be NULL.
@@ -51,12 +60,17 @@ void database_copy_field(struct text *line, const char *value);
 /* Called once for each statement: code 0 and a result valid during the call, or a negative code and error_message(). */
 typedef void database_done(void *context, int code, const struct database_result *result);
 
-/* Begins connecting and keeps the connection alive from then on: back-off 0.25 to 5 s, LISTEN triage_vote each time. */
+/* Begins connecting and keeps the connection alive from then on: back-off 0.25 to 1 s, LISTEN triage_vote each time. */
 int database_start(const char *url, struct database **ret_database);
 
 /* Queues a statement; `done` may be NULL. ERROR_UNAVAILABLE unless ready, ERROR_LIMIT when the queue is full. */
 int database_send(struct database *database, const char *sql, int count, const char *const *values, database_done *done,
                   void *context);
+
+int database_room(const struct database *database); /* statements that can be queued now */
+
+/* Ends the connection; what waits fails as when the server ends it, and a new one is begun. */
+void database_hang_up(struct database *database);
 
 int database_descriptor(const struct database *database); /* -1 while there is none */
 short database_poll_events(const struct database *database);
@@ -76,7 +90,9 @@ bool database_take_notice(struct database *database);
 
 int database_rows(const struct database_result *result);
 const char *database_value(const struct database_result *result, int row, int column); /* NULL = SQL NULL */
+const char *database_text(const struct database_result *result, int row, int column);  /* "" for NULL */
 int64_t database_integer(const struct database_result *result, int row, int column);   /* 0 for NULL */
+double database_real(const struct database_result *result, int row, int column);       /* 0 for NULL */
 void database_result_free(struct database_result *result);                             /* NULL is fine */
 
 /* Elements of an array of integers in text form, "{1,2,3}"; at most `limit`. Returns their number. */

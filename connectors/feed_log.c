@@ -2,6 +2,7 @@
 #include "connectors/feed_log.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/fault.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,6 +29,8 @@ int feed_log_open(const struct publisher_options *options, feed_emit *emit, void
         return error_set(ERROR_SYSTEM, "out of memory for the feed");
     log->emit = emit;
     log->context = context;
+    log->chunk_entries = FEED_SNAPSHOT_ENTRIES;
+    log->ring_messages = FEED_RING_MESSAGES;
     log->body = text_new(FEED_BODY_BYTES_MAX);
     int result = choose_epoch(log->epoch);
     if (!result && strlen(options->schema_hash) >= sizeof log->schema)
@@ -63,6 +66,19 @@ void feed_log_close(struct feed_log *log)
 static struct feed_header header_of(const struct feed_log *log, uint64_t seq)
 {
     return (struct feed_header){.epoch = log->epoch, .seq = seq, .schema = log->schema, .unix_ms = clock_unix_ms()};
+}
+
+static struct feed_whole whole_of(const struct queue_table *table)
+{
+    return (struct feed_whole){.length = table->count, .checksum = table->checksum};
+}
+
+/* Of a reply, which carries the number of its request. */
+static struct feed_header reply_header(const struct feed_log *log, const struct feed_request *request)
+{
+    struct feed_header header = header_of(log, log->seq);
+    header.request = request->request;
+    return header;
 }
 
 /* The header of the next message; its body is then encoded into log->body and handed to emit_message(). */
@@ -152,12 +168,12 @@ static int finish(struct feed_log *log)
 
 /* --- publishing --- */
 
-/* Whether subscribers would see the same. All numbers are finite. */
+/* Whether subscribers would see the same, to the bit. */
 static bool is_same(const struct queue_entry *a, const struct queue_entry *b)
 {
-    return a->rank == b->rank && a->stream == b->stream && a->probability == b->probability && a->score == b->score &&
-           a->total == b->total && a->expected == b->expected && a->model == b->model &&
-           a->leased_until_ms == b->leased_until_ms;
+    unsigned char first[QUEUE_PACKED_BYTES], second[QUEUE_PACKED_BYTES];
+    size_t length = queue_entry_pack(a, first);
+    return length == queue_entry_pack(b, second) && memcmp(first, second, length) == 0;
 }
 
 /* Fills log->next with the new ranking; refuses it whole. */
@@ -195,6 +211,7 @@ int feed_log_publish(struct feed_log *log, uint64_t cycle, uint32_t model, const
             add_retraction(log, old[i].id_str, is_over ? "lease_expired" : "replaced");
         }
     flush_retractions(log);
+    FAULT(FEED_HALF_PUBLISHED);
     for (size_t i = 0; i < count; i++) {
         const struct queue_entry *before = queue_table_find(&log->published, new[i].id_str);
         if (!before || !is_same(before, &new[i]))
@@ -205,7 +222,8 @@ int feed_log_publish(struct feed_log *log, uint64_t cycle, uint32_t model, const
     log->published = log->next;
     log->next = swapped;
     struct feed_header header = begin_message(log);
-    feed_encode_rerank(&log->body, &header, cycle, model, count);
+    struct feed_whole whole = whole_of(&log->published);
+    feed_encode_rerank(&log->body, &header, cycle, model, &whole);
     emit_message(log);
     return finish(log);
 }
@@ -239,21 +257,27 @@ int feed_log_model_changed(struct feed_log *log, uint32_t model, const char *why
 int feed_log_heartbeat(struct feed_log *log)
 {
     struct feed_header header = header_of(log, log->seq);
+    struct feed_whole whole = whole_of(&log->published);
     text_clear(&log->body);
-    feed_encode_heartbeat(&log->body, &header, log->model, log->published.count);
+    feed_encode_heartbeat(&log->body, &header, log->model, &whole);
     emit_body(log);
     return finish(log);
 }
 
 /* --- answering --- */
 
-static void answer_snapshot(struct feed_log *log, uint64_t from, struct text *reply)
+static void answer_snapshot(struct feed_log *log, const struct feed_request *request, struct text *reply)
 {
-    struct feed_header header = header_of(log, log->seq);
-    const struct queue_entry *entries = queue_table_ranked(&log->published);
-    size_t length = log->published.count, start = from < length ? (size_t)from : length;
-    size_t count = length - start < FEED_SNAPSHOT_ENTRIES ? length - start : FEED_SNAPSHOT_ENTRIES;
-    feed_encode_snapshot(reply, &header, log->cycle, log->model, length, start, entries + start, count);
+    struct feed_header header = reply_header(log, request);
+    struct feed_chunk chunk = {.cycle = log->cycle,
+                               .model = log->model,
+                               .length = log->published.count,
+                               .from = request->from,
+                               .next = request->from,
+                               .entries = log->chunk};
+    chunk.count = queue_table_walk(&log->published, &chunk.next, log->chunk, log->chunk_entries);
+    log->counters.snapshots += request->from == 0;
+    feed_encode_snapshot(reply, &header, &chunk);
 }
 
 /* Messages from `from_seq` on that are still in the ring: as many as one reply may hold. */
@@ -271,32 +295,64 @@ static size_t gather_replay(const struct feed_log *log, uint64_t from_seq, struc
 
 static void answer_replay(struct feed_log *log, const struct feed_request *request, struct text *reply)
 {
-    struct feed_header header = header_of(log, log->seq);
+    struct feed_header header = reply_header(log, request);
     struct feed_bytes messages[FEED_REPLAY_MESSAGES];
-    uint64_t oldest = log->seq < FEED_RING_MESSAGES ? 1 : log->seq - FEED_RING_MESSAGES + 1;
+    uint64_t oldest = log->seq < log->ring_messages ? 1 : log->seq - log->ring_messages + 1;
     bool known = strcmp(request->epoch, log->epoch) == 0 && request->from >= oldest && request->from <= log->seq + 1;
     size_t count = known ? gather_replay(log, request->from, messages) : 0;
     if (!known || (!count && request->from <= log->seq))
         feed_encode_too_old(reply, &header);
-    else
-        feed_encode_replay(reply, &header, request->from, messages, count);
+    else {
+        struct feed_whole whole = whole_of(&log->published);
+        feed_encode_replay(reply, &header, &whole, request->from, messages, count);
+    }
 }
 
-int feed_log_answer(struct feed_log *log, const void *request, size_t length, struct text *reply)
+static void answer_subscribers(struct feed_log *log, const struct feed_request *request, struct text *reply)
+{
+    static _Thread_local struct feed_subscriber list[FEED_SUBSCRIBERS_MAX];
+    struct feed_header header = reply_header(log, request);
+    feed_encode_subscribers(reply, &header, list, feed_log_subscribers(log, list, FEED_SUBSCRIBERS_MAX));
+}
+
+static void take_ack(struct feed_log *log, const struct feed_asker *asker, const struct feed_request *ack)
+{
+    log->counters.acks++;
+    log->counters.gaps += feed_subscribers_ack(&log->subscribers, ack, asker->key, asker->role, clock_ms());
+}
+
+static void answer_error(struct feed_log *log, struct text *reply)
+{
+    char line[FEED_WHY_BYTES];
+    copy_line(line, sizeof line, error_message());
+    log->counters.malformed++;
+    feed_encode_error(reply, line);
+}
+
+int feed_log_answer(struct feed_log *log, const struct feed_asker *asker, const void *request, size_t length,
+                    struct text *reply)
 {
     struct feed_request wanted;
-    log->counters.requests++;
     int result = feed_decode_request(request, length, &wanted);
-    if (result == ERROR_INPUT || result == ERROR_LIMIT) {
-        char line[FEED_WHY_BYTES];
-        copy_line(line, sizeof line, error_message());
-        log->counters.malformed++;
-        feed_encode_error(reply, line);
-    } else if (result)
+    if (!result && wanted.ask == FEED_ASK_SUBSCRIBERS && asker->role != FEED_ADMIN)
+        result = error_set(ERROR_INPUT, "the list of subscribers is for holders of an admin key");
+    log->counters.requests += result || wanted.ask != FEED_ASK_NOTHING;
+    if (result == ERROR_INPUT || result == ERROR_LIMIT)
+        answer_error(log, reply);
+    else if (result)
         return result;
-    else if (wanted.is_replay)
+    else if (wanted.ask == FEED_ASK_NOTHING)
+        take_ack(log, asker, &wanted);
+    else if (wanted.ask == FEED_ASK_REPLAY)
         answer_replay(log, &wanted, reply);
+    else if (wanted.ask == FEED_ASK_SNAPSHOT)
+        answer_snapshot(log, &wanted, reply);
     else
-        answer_snapshot(log, wanted.from, reply);
+        answer_subscribers(log, &wanted, reply);
     return text_error(reply);
+}
+
+size_t feed_log_subscribers(struct feed_log *log, struct feed_subscriber *list, size_t limit)
+{
+    return feed_subscribers_list(&log->subscribers, log->epoch, log->seq, clock_ms(), list, limit);
 }

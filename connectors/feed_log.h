@@ -3,13 +3,15 @@
  * publishers are this and a way to send bytes. No sockets, no files.
  *
  * Memory is bounded: two tables of the largest queue (about 14 MB each for 100,000 entries) and the ring (at
- * most 1,024 bodies of about 60 KiB, touched only after that many full upserts).
+ * most 1,024 bodies of about 60 KiB, touched only after that many full upserts). Subscribers cost nothing: a
+ * snapshot is read from the table piece by piece, whatever happens to it meanwhile.
  */
 #ifndef TRIAGE_CONNECTORS_FEED_LOG_H
 #define TRIAGE_CONNECTORS_FEED_LOG_H
 
 #include "base/text.h"
 #include "connectors/feed_message.h"
+#include "connectors/feed_subscribers.h"
 #include "connectors/queue_table.h"
 
 #define FEED_RING_MESSAGES 1024
@@ -35,6 +37,10 @@ struct feed_log {
     struct queue_entry upserts[FEED_UPSERT_ENTRIES]; /* the batch being gathered */
     struct retraction retractions[FEED_UPSERT_ENTRIES];
     size_t batch;
+    size_t chunk_entries;   /* of a snapshot: FEED_SNAPSHOT_ENTRIES, fewer in tests */
+    uint64_t ring_messages; /* kept: FEED_RING_MESSAGES, fewer in tests */
+    const struct queue_entry *chunk[FEED_SNAPSHOT_ENTRIES];
+    struct feed_subscribers subscribers;
     int failure; /* first emit error of the call under way */
     struct publisher_counters counters;
 };
@@ -50,8 +56,19 @@ int feed_log_retract(struct feed_log *log, const struct retraction *retractions,
 int feed_log_model_changed(struct feed_log *log, uint32_t model, const char *why);
 int feed_log_heartbeat(struct feed_log *log);
 
-/* Appends the reply to one request; a malformed one gets an error reply. ERROR_SYSTEM when memory is short.
+/* Who asks: the name of its key, "" without encryption, and what that may do. */
+struct feed_asker {
+    const char *key;
+    enum feed_role role;
+};
+
+/*
+ * Appends the reply to one request, nothing for an ack; a malformed one gets an error reply. ERROR_SYSTEM when
+ * memory is short.
  */
-int feed_log_answer(struct feed_log *log, const void *request, size_t length, struct text *reply);
+int feed_log_answer(struct feed_log *log, const struct feed_asker *asker, const void *request, size_t length,
+                    struct text *reply);
+
+size_t feed_log_subscribers(struct feed_log *log, struct feed_subscriber *list, size_t limit);
 
 #endif

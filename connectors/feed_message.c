@@ -1,4 +1,4 @@
-/* See feed_message.h. */
+/* What the publisher says, to bytes, and what subscribers ask, from bytes; see feed_message.h. */
 #include "connectors/feed_message.h"
 #include "base/error.h"
 #include "base/msgpack.h"
@@ -6,13 +6,11 @@
 #include <math.h>
 #include <string.h>
 
-#define BODY_VALUES_MAX    32768 /* a full snapshot chunk has under 10,000 */
 #define REQUEST_VALUES_MAX 64
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
-/* The wire's names of enum stream (acquisition/select.h), in its order. */
-static const char *const stream_names[] = {"active", "random", "pinned"};
+const char *const feed_streams[FEED_STREAMS] = {"active", "random", "pinned"};
 
 static const char *const reasons[] = {"retired", "excluded", "bad_image", "lease_expired", "replaced"};
 
@@ -21,7 +19,7 @@ int feed_check_entry(const struct queue_entry *entry)
     if (!entry->id_str[0] || !memchr(entry->id_str, 0, sizeof entry->id_str))
         return error_set(ERROR_INPUT, "an id on the feed has 1 to %d bytes: '%.63s'", QUEUE_ID_BYTES - 1,
                          entry->id_str);
-    if (entry->stream >= COUNT(stream_names))
+    if (entry->stream >= COUNT(feed_streams))
         return error_set(ERROR_INPUT, "galaxy %s: there is no stream %d", entry->id_str, entry->stream);
     if (!isfinite(entry->probability) || !isfinite(entry->score) || !isfinite(entry->total) ||
         !isfinite(entry->expected))
@@ -46,31 +44,36 @@ static void put_kind(struct text *out, size_t more_pairs, const char *kind)
     msgpack_put_string(out, "kind", kind);
 }
 
-/* The six pairs of every body, and room for `more_pairs`. */
+/* The six pairs of every body, the number of the request in a reply to one that has one, and room for `more_pairs`. */
 static void put_header(struct text *out, size_t more_pairs, const char *kind, const struct feed_header *header)
 {
-    put_kind(out, 4 + more_pairs, kind);
+    put_kind(out, 4 + (header->request != 0) + more_pairs, kind);
     msgpack_put_string(out, "epoch", header->epoch);
     msgpack_put_uint(out, strcmp(kind, "heartbeat") == 0 ? "last_seq" : "seq", header->seq);
     msgpack_put_string(out, "schema", header->schema);
     msgpack_put_int(out, "unix_ms", header->unix_ms);
+    if (header->request)
+        msgpack_put_uint(out, "request", header->request);
 }
 
-static void put_entries(struct text *out, const struct queue_entry *entries, size_t count)
+static void put_entry(struct text *out, const struct queue_entry *entry)
 {
-    msgpack_put_array(out, "entries", count);
-    for (const struct queue_entry *entry = entries; entry < entries + count; entry++) {
-        msgpack_map(out, 9);
-        msgpack_put_string(out, "id", entry->id_str);
-        msgpack_put_uint(out, "rank", entry->rank);
-        msgpack_put_string(out, "stream", stream_names[entry->stream]);
-        msgpack_put_double(out, "probability", entry->probability);
-        msgpack_put_float(out, "score", entry->score);
-        msgpack_put_float(out, "total", entry->total);
-        msgpack_put_float(out, "expected", entry->expected);
-        msgpack_put_uint(out, "model", entry->model);
-        msgpack_put_int(out, "leased_until_ms", entry->leased_until_ms);
-    }
+    msgpack_map(out, 9);
+    msgpack_put_string(out, "id", entry->id_str);
+    msgpack_put_uint(out, "rank", entry->rank);
+    msgpack_put_string(out, "stream", feed_streams[entry->stream]);
+    msgpack_put_double(out, "probability", entry->probability);
+    msgpack_put_float(out, "score", entry->score);
+    msgpack_put_float(out, "total", entry->total);
+    msgpack_put_float(out, "expected", entry->expected);
+    msgpack_put_uint(out, "model", entry->model);
+    msgpack_put_int(out, "leased_until_ms", entry->leased_until_ms);
+}
+
+static void put_whole(struct text *out, const struct feed_whole *whole)
+{
+    msgpack_put_uint(out, "length", whole->length);
+    msgpack_put_uint(out, "checksum", whole->checksum);
 }
 
 void feed_encode_upsert(struct text *out, const struct feed_header *header, uint32_t model,
@@ -78,7 +81,9 @@ void feed_encode_upsert(struct text *out, const struct feed_header *header, uint
 {
     put_header(out, 2, "upsert", header);
     msgpack_put_uint(out, "model", model);
-    put_entries(out, entries, count);
+    msgpack_put_array(out, "entries", count);
+    for (size_t i = 0; i < count; i++)
+        put_entry(out, &entries[i]);
 }
 
 void feed_encode_retract(struct text *out, const struct feed_header *header, const struct retraction *retractions,
@@ -94,12 +99,12 @@ void feed_encode_retract(struct text *out, const struct feed_header *header, con
 }
 
 void feed_encode_rerank(struct text *out, const struct feed_header *header, uint64_t cycle, uint32_t model,
-                        size_t length)
+                        const struct feed_whole *whole)
 {
-    put_header(out, 3, "rerank", header);
+    put_header(out, 4, "rerank", header);
     msgpack_put_uint(out, "cycle", cycle);
     msgpack_put_uint(out, "model", model);
-    msgpack_put_uint(out, "length", length);
+    put_whole(out, whole);
 }
 
 void feed_encode_model(struct text *out, const struct feed_header *header, uint32_t model, const char *why)
@@ -109,28 +114,32 @@ void feed_encode_model(struct text *out, const struct feed_header *header, uint3
     msgpack_put_string(out, "why", why);
 }
 
-void feed_encode_heartbeat(struct text *out, const struct feed_header *header, uint32_t model, size_t length)
+void feed_encode_heartbeat(struct text *out, const struct feed_header *header, uint32_t model,
+                           const struct feed_whole *whole)
 {
-    put_header(out, 2, "heartbeat", header);
+    put_header(out, 3, "heartbeat", header);
     msgpack_put_uint(out, "model", model);
-    msgpack_put_uint(out, "length", length);
+    put_whole(out, whole);
 }
 
-void feed_encode_snapshot(struct text *out, const struct feed_header *header, uint64_t cycle, uint32_t model,
-                          size_t length, size_t from, const struct queue_entry *entries, size_t count)
+void feed_encode_snapshot(struct text *out, const struct feed_header *header, const struct feed_chunk *chunk)
 {
-    put_header(out, 5, "snapshot", header);
-    msgpack_put_uint(out, "cycle", cycle);
-    msgpack_put_uint(out, "model", model);
-    msgpack_put_uint(out, "length", length);
-    msgpack_put_uint(out, "from", from);
-    put_entries(out, entries, count);
+    put_header(out, 6, "snapshot", header);
+    msgpack_put_uint(out, "cycle", chunk->cycle);
+    msgpack_put_uint(out, "model", chunk->model);
+    msgpack_put_uint(out, "length", chunk->length);
+    msgpack_put_uint(out, "from", chunk->from);
+    msgpack_put_uint(out, "next", chunk->next);
+    msgpack_put_array(out, "entries", chunk->count);
+    for (size_t i = 0; i < chunk->count; i++)
+        put_entry(out, chunk->entries[i]);
 }
 
-void feed_encode_replay(struct text *out, const struct feed_header *header, uint64_t from_seq,
-                        const struct feed_bytes *messages, size_t count)
+void feed_encode_replay(struct text *out, const struct feed_header *header, const struct feed_whole *whole,
+                        uint64_t from_seq, const struct feed_bytes *messages, size_t count)
 {
-    put_header(out, 2, "replay", header);
+    put_header(out, 4, "replay", header);
+    put_whole(out, whole);
     msgpack_put_uint(out, "from_seq", from_seq);
     msgpack_put_array(out, "messages", count);
     for (size_t i = 0; i < count; i++)
@@ -148,192 +157,65 @@ void feed_encode_error(struct text *out, const char *message)
     msgpack_put_string(out, "message", message);
 }
 
-void feed_encode_snapshot_request(struct text *out, uint64_t from)
+void feed_encode_subscribers(struct text *out, const struct feed_header *header, const struct feed_subscriber *list,
+                             size_t count)
 {
-    put_kind(out, 1, "snapshot");
+    put_header(out, 1, "subscribers", header);
+    msgpack_put_array(out, "subscribers", count);
+    for (const struct feed_subscriber *one = list; one < list + count; one++) {
+        msgpack_map(out, 8);
+        msgpack_put_string(out, "name", one->name);
+        msgpack_put_string(out, "key", one->key);
+        msgpack_put_uint(out, "lag", one->lag);
+        msgpack_put_uint(out, "heard_ms", (uint64_t)one->heard_ms);
+        msgpack_put_uint(out, "gaps", one->counters.gaps);
+        msgpack_put_uint(out, "replays", one->counters.replays);
+        msgpack_put_uint(out, "snapshots", one->counters.snapshots);
+        msgpack_put_uint(out, "malformed", one->counters.malformed);
+    }
+}
+
+static void put_request(struct text *out, size_t more_pairs, const char *kind, uint64_t request)
+{
+    put_kind(out, (request != 0) + more_pairs, kind);
+    if (request)
+        msgpack_put_uint(out, "request", request);
+}
+
+void feed_encode_snapshot_request(struct text *out, uint64_t request, uint64_t from)
+{
+    put_request(out, 1, "snapshot", request);
     msgpack_put_uint(out, "from", from);
 }
 
-void feed_encode_replay_request(struct text *out, const char *epoch, uint64_t from_seq)
+void feed_encode_replay_request(struct text *out, uint64_t request, const char *epoch, uint64_t from_seq)
 {
-    put_kind(out, 2, "replay");
+    put_request(out, 2, "replay", request);
     msgpack_put_string(out, "epoch", epoch);
     msgpack_put_uint(out, "from_seq", from_seq);
 }
 
-/* --- decoding --- */
-
-static int get_number(const struct msgpack_value *map, const char *key, uint32_t *ret_value)
+void feed_encode_subscribers_request(struct text *out)
 {
-    uint64_t value;
-    int result = msgpack_get_uint(map, key, &value);
-    if (result)
-        return result;
-    if (value > UINT32_MAX)
-        return error_set(ERROR_INPUT, "key '%s' is larger than 2^32 - 1", key);
-    *ret_value = (uint32_t)value;
-    return 0;
+    put_kind(out, 0, "subscribers");
 }
 
-static int get_float(const struct msgpack_value *map, const char *key, float *ret_value)
+void feed_encode_ack(struct text *out, const char *name, const char *epoch, uint64_t seq,
+                     const struct feed_counters *counters)
 {
-    double value;
-    int result = msgpack_get_double(map, key, &value);
-    if (result)
-        return result;
-    if (fabs(value) > 3.4028234663852886e38)
-        return error_set(ERROR_INPUT, "key '%s' is not a single-precision number", key);
-    *ret_value = (float)value;
-    return 0;
+    put_kind(out, 7, "ack");
+    msgpack_put_string(out, "name", name);
+    msgpack_put_string(out, "epoch", epoch);
+    msgpack_put_uint(out, "seq", seq);
+    msgpack_put_uint(out, "gaps", counters->gaps);
+    msgpack_put_uint(out, "replays", counters->replays);
+    msgpack_put_uint(out, "snapshots", counters->snapshots);
+    msgpack_put_uint(out, "malformed", counters->malformed);
 }
 
-static int get_stream(const struct msgpack_value *map, uint8_t *ret_stream)
-{
-    char name[16];
-    int result = msgpack_get_string(map, "stream", name, sizeof name);
-    if (result)
-        return result;
-    for (size_t i = 0; i < COUNT(stream_names); i++)
-        if (strcmp(stream_names[i], name) == 0) {
-            *ret_stream = (uint8_t)i;
-            return 0;
-        }
-    return error_set(ERROR_INPUT, "there is no stream '%s'", name);
-}
+/* --- requests --- */
 
-static int get_id(const struct msgpack_value *map, char id_str[QUEUE_ID_BYTES])
-{
-    int result = msgpack_get_string(map, "id", id_str, QUEUE_ID_BYTES);
-    return !result && !id_str[0] ? error_set(ERROR_INPUT, "key 'id' is empty") : result;
-}
-
-static int get_entry(const struct msgpack_value *map, struct queue_entry *entry)
-{
-    int result = get_id(map, entry->id_str);
-    if (!result)
-        result = get_number(map, "rank", &entry->rank);
-    if (!result)
-        result = get_stream(map, &entry->stream);
-    if (!result)
-        result = msgpack_get_double(map, "probability", &entry->probability);
-    if (!result)
-        result = get_float(map, "score", &entry->score);
-    if (!result)
-        result = get_float(map, "total", &entry->total);
-    if (!result)
-        result = get_float(map, "expected", &entry->expected);
-    if (!result)
-        result = get_number(map, "model", &entry->model);
-    return result ? result : msgpack_get_int(map, "leased_until_ms", &entry->leased_until_ms);
-}
-
-static int get_retraction(const struct msgpack_value *map, struct retraction *retraction)
-{
-    char reason[32];
-    int result = get_id(map, retraction->id_str);
-    if (!result)
-        result = msgpack_get_string(map, "reason", reason, sizeof reason);
-    if (result)
-        return result;
-    const char *known = feed_reason(reason);
-    retraction->reason = known ? known : "other";
-    return 0;
-}
-
-/* The array of `key`, refused above `limit` items; the count goes into the message. */
-static int get_array(const struct msgpack_value *map, const char *key, size_t limit, struct feed_message *message,
-                     const struct msgpack_value **ret_array)
-{
-    int result = msgpack_get_array(map, key, ret_array, &message->count);
-    if (!result && message->count > limit)
-        return error_set(ERROR_LIMIT, "key '%s' has %zu items, more than %zu", key, message->count, limit);
-    return result;
-}
-
-static int get_entries(const struct msgpack_value *map, size_t limit, struct feed_message *message)
-{
-    const struct msgpack_value *array;
-    int result = get_array(map, "entries", limit, message, &array);
-    for (size_t i = 0; i < message->count && !result; i++)
-        result = get_entry(msgpack_item(array, i), &message->entries[i]);
-    return result;
-}
-
-static int decode_upsert(const struct msgpack_value *map, struct feed_message *message)
-{
-    int result = get_number(map, "model", &message->model);
-    return result ? result : get_entries(map, FEED_UPSERT_ENTRIES, message);
-}
-
-static int decode_retract(const struct msgpack_value *map, struct feed_message *message)
-{
-    const struct msgpack_value *array;
-    int result = get_array(map, "entries", FEED_UPSERT_ENTRIES, message, &array);
-    for (size_t i = 0; i < message->count && !result; i++)
-        result = get_retraction(msgpack_item(array, i), &message->retractions[i]);
-    return result;
-}
-
-static int decode_heartbeat(const struct msgpack_value *map, struct feed_message *message)
-{
-    int result = get_number(map, "model", &message->model);
-    return result ? result : msgpack_get_uint(map, "length", &message->length);
-}
-
-static int decode_rerank(const struct msgpack_value *map, struct feed_message *message)
-{
-    int result = msgpack_get_uint(map, "cycle", &message->cycle);
-    return result ? result : decode_heartbeat(map, message);
-}
-
-static int decode_model(const struct msgpack_value *map, struct feed_message *message)
-{
-    int result = get_number(map, "model", &message->model);
-    return result ? result : msgpack_get_string(map, "why", message->why, sizeof message->why);
-}
-
-static int decode_snapshot(const struct msgpack_value *map, struct feed_message *message)
-{
-    int result = decode_rerank(map, message);
-    if (!result)
-        result = msgpack_get_uint(map, "from", &message->from);
-    return result ? result : get_entries(map, FEED_SNAPSHOT_ENTRIES, message);
-}
-
-static int decode_replay(const struct msgpack_value *map, struct feed_message *message)
-{
-    const struct msgpack_value *array;
-    int result = msgpack_get_uint(map, "from_seq", &message->from_seq);
-    if (!result)
-        result = get_array(map, "messages", FEED_REPLAY_MESSAGES, message, &array);
-    for (size_t i = 0; i < message->count && !result; i++)
-        result = msgpack_bytes(msgpack_item(array, i), &message->messages[i].bytes, &message->messages[i].length);
-    return result;
-}
-
-static int decode_error(const struct msgpack_value *map, struct feed_message *message)
-{
-    return msgpack_get_string(map, "message", message->why, sizeof message->why);
-}
-
-static const struct {
-    const char *name;
-    enum feed_kind kind;
-    const char *seq_key; /* NULL: the body has no header */
-    int (*decode)(const struct msgpack_value *map, struct feed_message *message);
-} kinds[] = {
-    {"upsert",    FEED_UPSERT,    "seq",      decode_upsert   },
-    {"retract",   FEED_RETRACT,   "seq",      decode_retract  },
-    {"rerank",    FEED_RERANK,    "seq",      decode_rerank   },
-    {"model",     FEED_MODEL,     "seq",      decode_model    },
-    {"heartbeat", FEED_HEARTBEAT, "last_seq", decode_heartbeat},
-    {"snapshot",  FEED_SNAPSHOT,  "seq",      decode_snapshot },
-    {"replay",    FEED_REPLAY,    "seq",      decode_replay   },
-    {"too_old",   FEED_TOO_OLD,   "seq",      NULL            },
-    {"error",     FEED_ERROR,     NULL,       decode_error    },
-};
-
-static int check_version(const struct msgpack_value *map)
+int feed_check_version(const struct msgpack_value *map)
 {
     uint64_t version;
     int result = msgpack_get_uint(map, "v", &version);
@@ -343,64 +225,71 @@ static int check_version(const struct msgpack_value *map)
     return result;
 }
 
-static int get_header(const struct msgpack_value *map, const char *seq_key, struct feed_message *message)
+static int decode_snapshot(const struct msgpack_value *map, struct feed_request *request)
 {
-    int result = msgpack_get_string(map, "epoch", message->epoch, sizeof message->epoch);
-    if (!result)
-        result = msgpack_get_uint(map, seq_key, &message->seq);
-    if (!result)
-        result = msgpack_get_string(map, "schema", message->schema, sizeof message->schema);
-    return result ? result : msgpack_get_int(map, "unix_ms", &message->unix_ms);
+    return msgpack_get_uint(map, "from", &request->from);
 }
 
-static int decode_body(const struct msgpack_value *map, struct feed_message *message)
+static int decode_replay(const struct msgpack_value *map, struct feed_request *request)
 {
-    char kind[32];
-    size_t i = 0;
-    int result = check_version(map);
-    if (!result)
-        result = msgpack_get_string(map, "kind", kind, sizeof kind);
-    if (result)
-        return result;
-    while (i < COUNT(kinds) && strcmp(kinds[i].name, kind) != 0)
-        i++;
-    if (i == COUNT(kinds))
-        return get_header(map, "seq", message);
-    message->kind = kinds[i].kind;
-    if (kinds[i].seq_key)
-        result = get_header(map, kinds[i].seq_key, message);
-    return result || !kinds[i].decode ? result : kinds[i].decode(map, message);
+    int result = msgpack_get_uint(map, "from_seq", &request->from);
+    return result ? result : msgpack_get_string(map, "epoch", request->epoch, sizeof request->epoch);
 }
 
-int feed_decode(const void *bytes, size_t length, struct feed_message *ret_message)
+static int decode_ack(const struct msgpack_value *map, struct feed_request *request)
 {
-    struct msgpack_body *body;
-    if (length > FEED_BODY_BYTES_MAX)
-        return error_set(ERROR_LIMIT, "a feed message of %zu bytes is longer than %zu", length, FEED_BODY_BYTES_MAX);
-    int result = msgpack_read(bytes, length, BODY_VALUES_MAX, &body);
-    if (result)
-        return result;
-    memset(ret_message, 0, sizeof *ret_message);
-    result = decode_body(msgpack_root(body), ret_message);
-    msgpack_free(body);
+    struct feed_ack *ack = &request->ack;
+    int result = msgpack_get_string(map, "name", ack->name, sizeof ack->name);
+    if (!result)
+        result = msgpack_get_string(map, "epoch", request->epoch, sizeof request->epoch);
+    if (!result)
+        result = msgpack_get_uint(map, "seq", &request->from);
+    if (!result)
+        result = msgpack_get_uint(map, "gaps", &ack->counters.gaps);
+    if (!result)
+        result = msgpack_get_uint(map, "replays", &ack->counters.replays);
+    if (!result)
+        result = msgpack_get_uint(map, "snapshots", &ack->counters.snapshots);
+    if (!result)
+        result = msgpack_get_uint(map, "malformed", &ack->counters.malformed);
+    text_make_printable(ack->name);
     return result;
 }
+
+static int decode_nothing(const struct msgpack_value *map, struct feed_request *request)
+{
+    (void)map, (void)request;
+    return 0;
+}
+
+static const struct {
+    const char *name;
+    enum feed_ask ask;
+    int (*decode)(const struct msgpack_value *map, struct feed_request *request);
+} asks[] = {
+    {"snapshot",    FEED_ASK_SNAPSHOT,    decode_snapshot},
+    {"replay",      FEED_ASK_REPLAY,      decode_replay  },
+    {"ack",         FEED_ASK_NOTHING,     decode_ack     },
+    {"subscribers", FEED_ASK_SUBSCRIBERS, decode_nothing },
+};
 
 static int decode_request(const struct msgpack_value *map, struct feed_request *request)
 {
     char kind[32];
-    int result = check_version(map);
+    int result = feed_check_version(map);
     if (!result)
         result = msgpack_get_string(map, "kind", kind, sizeof kind);
+    if (!result && msgpack_has(map, "request"))
+        result = msgpack_get_uint(map, "request", &request->request);
     if (result)
         return result;
-    if (strcmp(kind, "snapshot") == 0)
-        return msgpack_get_uint(map, "from", &request->from);
-    if (strcmp(kind, "replay") != 0)
-        return error_set(ERROR_INPUT, "there is no request '%s', only snapshot and replay", kind);
-    request->is_replay = true;
-    result = msgpack_get_uint(map, "from_seq", &request->from);
-    return result ? result : msgpack_get_string(map, "epoch", request->epoch, sizeof request->epoch);
+    for (size_t i = 0; i < COUNT(asks); i++)
+        if (strcmp(asks[i].name, kind) == 0) {
+            request->ask = asks[i].ask;
+            return asks[i].decode(map, request);
+        }
+    text_make_printable(kind);
+    return error_set(ERROR_INPUT, "there is no request '%s', only snapshot, replay, ack and subscribers", kind);
 }
 
 int feed_decode_request(const void *bytes, size_t length, struct feed_request *ret_request)

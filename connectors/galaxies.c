@@ -1,6 +1,7 @@
 /* See galaxies.h. */
 #include "connectors/galaxies.h"
 #include "base/error.h"
+#include "base/fault.h"
 #include "base/text.h"
 #include "model/split.h"
 
@@ -16,11 +17,15 @@ static int register_answers(struct database *database, const struct schema *sche
     int result = 0;
     for (int a = 0; a < schema->answers && !result; a++) {
         const struct answer *answer = &schema->answer[a];
-        char index[16];
+        char index[16], question[16];
         snprintf(index, sizeof index, "%d", a);
+        snprintf(question, sizeof question, "%d", answer->question);
         const char *values[] = {index, schema->question[answer->question].name, answer->name,
-                                answer->question == 0 ? "t" : "f"};
-        result = database_run(database, "INSERT INTO triage.answer VALUES ($1, $2, $3, $4)", 4, values, NULL);
+                                answer->question == 0 ? "t" : "f", question};
+        result = database_run(database,
+                              "INSERT INTO triage.answer (answer_index, question, answer, is_root, question_index) "
+                              "VALUES ($1, $2, $3, $4, $5)",
+                              5, values, NULL);
     }
     return result;
 }
@@ -45,7 +50,7 @@ int galaxies_register(struct database *database, const struct schema *schema)
         return result;
     if (database_rows(rows) == 0)
         result = register_first(database, schema);
-    else if (strcmp(database_value(rows, 0, 1), schema->hash) != 0)
+    else if (strcmp(database_text(rows, 0, 1), schema->hash) != 0)
         result = error_set(ERROR_STATE,
                            "the database serves schema %s (%s), the configuration names %s (%s): set "
                            "instance.schema back, or use a new database",
@@ -108,7 +113,7 @@ static int split_share(struct database *database, int64_t expected_rows, double 
                               1, values, &rows);
     if (result)
         return result;
-    *ret_fraction = database_rows(rows) ? strtod(database_value(rows, 0, 0), NULL) : 0.05;
+    *ret_fraction = database_rows(rows) ? database_real(rows, 0, 0) : 0.05;
     database_result_free(rows);
     return 0;
 }
@@ -152,18 +157,23 @@ static int import_rows(struct database *database, struct import *import, int64_t
                        struct import_report *report)
 {
     struct database_result *rows = NULL;
-    int result =
-        database_script(database, "LOCK TABLE triage.galaxy IN SHARE ROW EXCLUSIVE MODE; "
-                                  "CREATE TEMPORARY TABLE staging (place bigint, id_str text, file_loc text, ra double "
-                                  "precision, dec double precision, split smallint, votes integer[]) ON COMMIT DROP");
+    int result = database_script(
+        database, "SELECT 1 FROM triage.cursor FOR UPDATE; " /* before the galaxies, as votes are applied */
+                  "LOCK TABLE triage.galaxy IN SHARE ROW EXCLUSIVE MODE; "
+                  "CREATE TEMPORARY TABLE staging (place bigint, id_str text, file_loc text, ra double "
+                  "precision, dec double precision, split smallint, votes integer[]) ON COMMIT DROP");
     if (!result)
         result = split_share(database, expected_rows, &import->fraction);
     if (!result)
         result = database_copy(database, "COPY staging FROM STDIN", next_line, import);
+    FAULT(IMPORT_STAGED);
     if (!result)
         result = refuse_conflicts(database);
     if (!result)
         result = database_run(database, move_rows, 0, NULL, &rows);
+    if (!result) /* votes that came before their galaxy */
+        result = database_run(database, "SELECT triage.retry_quarantine()", 0, NULL, NULL);
+    FAULT(IMPORT_MOVED);
     if (!result)
         *report = (struct import_report){.rows = import->rows,
                                          .added = database_integer(rows, 0, 0),
@@ -207,7 +217,7 @@ int galaxies_send_page(struct database *database, uint64_t after_key, int limit,
     return send_with_numbers(
         database,
         "SELECT key, id_str, file_loc, split, excluded, pinned, bad_reason IS NOT NULL, "
-        "retired_at IS NOT NULL, root_votes FROM triage.galaxy WHERE key > $1 ORDER BY key LIMIT $2",
+        "retired_at IS NOT NULL, root_votes, ra, dec FROM triage.galaxy WHERE key > $1 ORDER BY key LIMIT $2",
         2, (uint64_t[]){after_key, (uint64_t)limit}, done, context);
 }
 
@@ -215,23 +225,32 @@ int galaxies_send_tallies(struct database *database, uint64_t after_key, uint64_
                           void *context)
 {
     return send_with_numbers(database,
-                             "SELECT galaxy, answer_index, votes FROM triage.tally WHERE galaxy > $1 AND galaxy <= $2",
+                             "SELECT galaxy, answer_index, votes FROM triage.tally WHERE galaxy > $1 AND galaxy <= $2 "
+                             "ORDER BY galaxy",
                              2, (uint64_t[]){after_key, last_key}, done, context);
+}
+
+int galaxies_send_settle_retirement(struct database *database, int retire_votes, database_done *done, void *context)
+{
+    return send_with_numbers(database, "SELECT triage.settle_retirement($1)", 1, (uint64_t[]){(uint64_t)retire_votes},
+                             done, context);
 }
 
 int galaxies_send_highest_key(struct database *database, database_done *done, void *context)
 {
-    return database_send(database, "SELECT COALESCE(max(key), 0) FROM triage.galaxy", 0, NULL, done, context);
+    return database_send(database,
+                         "SELECT COALESCE(max(key), 0), current_setting('transaction_read_only') FROM triage.galaxy", 0,
+                         NULL, done, context);
 }
 
-int galaxies_send_bad(struct database *database, uint64_t key, const char *reason)
+int galaxies_send_bad(struct database *database, const char *json, database_done *done, void *context)
 {
-    char text[24];
-    snprintf(text, sizeof text, "%llu", (unsigned long long)key);
-    const char *values[] = {text, reason};
+    const char *values[] = {json};
     return database_send(database,
-                         "UPDATE triage.galaxy SET bad_reason = $2, bad_since = clock_timestamp() WHERE key = $1", 2,
-                         values, NULL, NULL);
+                         "UPDATE triage.galaxy g SET bad_reason = COALESCE(b->>1, 'unreadable'), "
+                         "bad_since = clock_timestamp() FROM json_array_elements($1::json) b "
+                         "WHERE g.key = (b->>0)::bigint",
+                         1, values, done, context);
 }
 
 int galaxies_send_bad_list(struct database *database, int limit, database_done *done, void *context)
@@ -258,4 +277,20 @@ int galaxies_send_mark(struct database *database, uint64_t key, const char *colu
     const char *sql = strcmp(column, "pinned") == 0 ? "UPDATE triage.galaxy SET pinned = $2 WHERE key = $1"
                                                     : "UPDATE triage.galaxy SET excluded = $2 WHERE key = $1";
     return database_send(database, sql, 2, values, done, context);
+}
+
+int galaxies_send_retired(struct database *database, const uint64_t *keys, size_t count, struct arena *memory)
+{
+    char *text = arena_alloc(memory, count * 24 + 8), *at = text;
+    if (!text)
+        return ERROR_LIMIT;
+    *at++ = '{';
+    for (size_t i = 0; i < count; i++)
+        at += snprintf(at, 24, "%s%llu", i ? "," : "", (unsigned long long)keys[i]);
+    snprintf(at, 2, "}");
+    const char *values[] = {text};
+    return database_send(database,
+                         "UPDATE triage.galaxy SET retired_at = clock_timestamp(), retired_why = 'information' "
+                         "WHERE key = ANY($1::bigint[]) AND retired_at IS NULL",
+                         1, values, NULL, NULL);
 }

@@ -2,6 +2,7 @@
 #ifndef TRIAGE_CONNECTORS_GALAXIES_H
 #define TRIAGE_CONNECTORS_GALAXIES_H
 
+#include "base/arena.h"
 #include "connectors/database.h"
 #include "model/schema.h"
 
@@ -31,29 +32,35 @@ struct import_report {
 
 /*
  * All or nothing, in one transaction: COPY into a staging table, then new ids get the next keys in the order given. An id
- * that is known with another file is refused by name. `expected_rows` decides the split at the first import.
+ * that is known with another file is refused by name. Votes that came before their galaxy arrive again. `expected_rows` decides the split at the first import.
  */
 int galaxies_import(struct database *database, const struct schema *schema, int64_t expected_rows, galaxies_next *next,
                     void *context, struct import_report *ret_report);
 
-/* Columns key, id_str, file_loc, split, excluded, pinned, bad, retired, root_votes; keys above `after_key`, in order. */
+/* Columns key, id_str, file_loc, split, excluded, pinned, bad, retired, root_votes, ra, dec; keys above `after_key`, in order. */
 int galaxies_send_page(struct database *database, uint64_t after_key, int limit, database_done *done, void *context);
 
 /* Columns galaxy, answer_index, votes for keys in (after_key, last_key]. */
 int galaxies_send_tallies(struct database *database, uint64_t after_key, uint64_t last_key, database_done *done,
                           void *context);
 
+/* Retires galaxies with so many classifications, and brings back those that were retired by a lower limit. One value: how many. */
+int galaxies_send_settle_retirement(struct database *database, int retire_votes, database_done *done, void *context);
+
 /* One value: the highest key, 0 when empty. */
 int galaxies_send_highest_key(struct database *database, database_done *done, void *context);
 
-/* Notes that the image cannot be read. */
-int galaxies_send_bad(struct database *database, uint64_t key, const char *reason);
+/* Notes images that cannot be read: JSON [[key, "reason"], ...], as many as one embedding job has. */
+int galaxies_send_bad(struct database *database, const char *json, database_done *done, void *context);
 
 /* Columns id_str, file_loc, bad_reason. */
 int galaxies_send_bad_list(struct database *database, int limit, database_done *done, void *context);
 
 /* Clears every bad mark, so that the images are tried again. */
 int galaxies_send_retry_bad(struct database *database, database_done *done, void *context);
+
+/* These galaxies are done before they have all their votes: those would teach too little. */
+int galaxies_send_retired(struct database *database, const uint64_t *keys, size_t count, struct arena *memory);
 
 /* Sets one flag; `column` is "pinned" or "excluded". */
 int galaxies_send_mark(struct database *database, uint64_t key, const char *column, bool on, database_done *done,

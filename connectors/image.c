@@ -124,13 +124,47 @@ int image_load(const char *path, int side, int channels, uint8_t *pixels)
     return result;
 }
 
-int image_resolve(const char *catalogue_folder, const char *file_loc, char *path, size_t size)
+/* A catalogue from elsewhere must not reach what lies above its folder. */
+static int has_parent_step(const char *path)
+{
+    for (const char *at = path; *at; at += strcspn(at, "/"), at += *at == '/')
+        if (strcspn(at, "/") == 2 && at[0] == '.' && at[1] == '.')
+            return 1;
+    return 0;
+}
+
+/* Whether `path` lies in `folder`, of `length` characters, whatever '/' either of them has too many. */
+static int lies_in(const char *path, const char *folder, size_t length)
+{
+    while (length && folder[length - 1] == '/')
+        length--;
+    return strncmp(path, folder, length) == 0 && path[length] == '/';
+}
+
+static int is_allowed(const char *path, const char *catalogue_folder, const char *folders)
+{
+    int allowed = lies_in(path, catalogue_folder, strlen(catalogue_folder));
+    for (const char *at = folders; *at && !allowed; at += strcspn(at, ","), at += *at == ',') {
+        at += strspn(at, " ");
+        allowed = *at == '/' && lies_in(path, at, strcspn(at, ","));
+    }
+    return allowed;
+}
+
+int image_resolve(const char *catalogue_folder, const char *folders, const char *file_loc, char *path, size_t size)
 {
     if (!*file_loc)
         return error_set(ERROR_INPUT, "the file location is empty");
     for (const char *at = file_loc; *at; at++)
         if ((unsigned char)*at < 32)
             return error_set(ERROR_INPUT, "the file location holds a control character");
+    if (has_parent_step(file_loc))
+        return error_set(ERROR_INPUT, "the file location %.200s goes up with '..': name the folder itself", file_loc);
+    if (file_loc[0] == '/' && !is_allowed(file_loc, catalogue_folder, folders))
+        return error_set(
+            ERROR_INPUT,
+            "the file location %.200s is outside the catalogue's folder, %.200s: allow its folder with images.folders",
+            file_loc, catalogue_folder);
     return file_loc[0] == '/' ? file_path(path, size, "%s", file_loc)
                               : file_path(path, size, "%s/%s", catalogue_folder, file_loc);
 }

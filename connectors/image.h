@@ -38,8 +38,12 @@ int image_load(const char *path, int side, int channels, uint8_t *pixels);
 int image_resize(const uint8_t *source, int width, int left, int top, int source_side, int source_channels, int side,
                  int channels, uint8_t *pixels);
 
-/* Absolute locations stay; others are joined to the folder of the catalogue they came from. ERROR_INPUT for
- * an empty location or one with control characters, ERROR_LIMIT when the path does not fit. */
-int image_resolve(const char *catalogue_folder, const char *file_loc, char *path, size_t size);
+/*
+ * The path of a file location of a catalogue: a relative one is joined to the catalogue's folder, an absolute one stays. A
+ * catalogue from elsewhere reaches nothing but what lies in its own folder or in `folders` (absolute, separated by commas; "/"
+ * allows all): names are compared, links inside an allowed folder are followed. ERROR_INPUT for any other location, an empty
+ * one, one with control characters, or one with a step '..'; ERROR_LIMIT when the path does not fit.
+ */
+int image_resolve(const char *catalogue_folder, const char *folders, const char *file_loc, char *path, size_t size);
 
 #endif

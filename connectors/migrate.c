@@ -45,7 +45,7 @@ static int run_missing(struct database *database)
         hash_text(migrations[i].text, migrations[i].length, checksum);
         if (i >= have)
             result = run_one(database, &migrations[i], checksum);
-        else if (strcmp(database_value(done, i, 1), checksum) != 0)
+        else if (strcmp(database_text(done, i, 1), checksum) != 0)
             result = error_set(ERROR_STATE,
                                "migration %s was run from another file (%s there, %s here): use the program "
                                "that made this database",

@@ -8,6 +8,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <ftw.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pwd.h>
@@ -15,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -26,6 +28,10 @@
 #define STOP_KILL_MS      1000
 #define SOCKET_PATH_MAX   90 /* of 107, less "/.s.PGSQL.5432.lock" */
 #define ARGUMENTS_MAX     32
+#define RETRY_MS          1000
+#define RETRY_DOUBLES     6
+#define LOG_BYTES_MAX     (8 << 20)
+#define LOG_BYTES_KEPT    (1 << 20)
 
 /* Settings of a server that shares a machine with the daemon. Commits stay durable. */
 static const char *const settings[] = {
@@ -42,9 +48,34 @@ static const char *const settings[] = {
     "jit=off",
 };
 
-/* Folder of the newest version that has both programs. */
-static int find_programs(char *folder, size_t size)
+/* Major version that made the cluster; 0 = there is none yet. */
+static long cluster_version(const char *data)
 {
+    char path[FILE_PATH_BYTES], *text;
+    size_t length;
+    if (file_path(path, sizeof path, "%s/PG_VERSION", data) || file_read(path, 64, &text, &length))
+        return 0;
+    long version = strtol(text, NULL, 10);
+    free(text);
+    return version;
+}
+
+/* Folder of the programs of the version that made the cluster; for a new one the newest there is. */
+static int find_programs(const char *state, char *folder, size_t size)
+{
+    char data[FILE_PATH_BYTES], program[FILE_PATH_BYTES];
+    int result = file_path(data, sizeof data, "%s/data", state);
+    long made_by = result ? 0 : cluster_version(data);
+    if (!result && made_by) {
+        result = file_path(program, sizeof program, PROGRAMS "/%ld/bin/postgres", made_by);
+        if (!result && access(program, X_OK) < 0)
+            return error_set(
+                ERROR_NOT_FOUND,
+                "%s was made by PostgreSQL %ld, which is not installed: install postgresql-%ld, or move it "
+                "on with pg_upgrade",
+                data, made_by, made_by);
+        return result ? result : file_path(folder, size, PROGRAMS "/%ld/bin", made_by);
+    }
     DIR *listing = opendir(PROGRAMS);
     long newest = 0;
     for (struct dirent *entry; listing && (entry = readdir(listing));) {
@@ -71,7 +102,7 @@ static const struct passwd *server_user(void)
 }
 
 /* Fills `arguments` with setpriv in front when we are root. */
-static int drop_privileges(char *arguments[ARGUMENTS_MAX], char uid[32], char gid[32])
+static int drop_privileges(char *arguments[ARGUMENTS_MAX], char uid[32], char gid[32], bool tied)
 {
     if (geteuid() != 0)
         return 0;
@@ -84,11 +115,16 @@ static int drop_privileges(char *arguments[ARGUMENTS_MAX], char uid[32], char gi
     arguments[1] = uid;
     arguments[2] = gid;
     arguments[3] = (char *)(uintptr_t) "--clear-groups";
-    return 4;
+    arguments[4] = (char *)(uintptr_t) "--pdeathsig";
+    arguments[5] = (char *)(uintptr_t)(tied ? "KILL" : "clear");
+    return 6;
 }
 
-/* Starts a program with its output in `log`; a session of its own, so that a terminal's Ctrl-C does not reach it. */
-static pid_t start_program(char *const arguments[], const char *folder, const char *log)
+/*
+ * Starts a program with its output in `log`; a session of its own, so that a terminal's Ctrl-C does not reach it. One that is
+ * `tied` dies with us (setpriv, which resets that when it changes the user, is told so too).
+ */
+static pid_t start_program(char *const arguments[], const char *folder, const char *log, bool tied)
 {
     pid_t pid = fork();
     if (pid)
@@ -98,7 +134,9 @@ static pid_t start_program(char *const arguments[], const char *folder, const ch
     sigprocmask(SIG_SETMASK, &none, NULL);
     signal(SIGPIPE, SIG_DFL);
     setsid();
-    int output = open(log, O_WRONLY | O_CREAT | O_APPEND, 0640), input = open("/dev/null", O_RDONLY);
+    if (tied)
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+    int output = open(log, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, 0640), input = open("/dev/null", O_RDONLY);
     dup2(input, 0);
     dup2(output, 1);
     dup2(output, 2);
@@ -144,13 +182,16 @@ static int make_folders(struct private_postgres *postgres, char *data, char *soc
     const struct passwd *user = server_user();
     char log[600];
     snprintf(log, sizeof log, "%s/log", postgres->folder);
-    int made = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+    /* The folder is that user's, who may have put a link there: what it points to must not become theirs. */
+    int made = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0640);
+    if (made < 0)
+        result = error_set_errno("cannot open %s", log);
+    else if (!user || lchown(postgres->folder, user->pw_uid, user->pw_gid) < 0 ||
+             lchown(socket, user->pw_uid, user->pw_gid) < 0 || fchown(made, user->pw_uid, user->pw_gid) < 0)
+        result = error_set_errno("cannot give %s to the user the database runs as", postgres->folder);
     if (made >= 0)
         close(made);
-    if (!user || chown(postgres->folder, user->pw_uid, user->pw_gid) < 0 ||
-        chown(socket, user->pw_uid, user->pw_gid) < 0 || chown(log, user->pw_uid, user->pw_gid) < 0)
-        return error_set_errno("cannot give %s to the user the database runs as", postgres->folder);
-    return 0;
+    return result;
 }
 
 /* A folder above that is closed to the user would make the server fail in a way nobody understands. */
@@ -171,25 +212,62 @@ static int check_reachable(const char *folder)
     return 0;
 }
 
-static int make_cluster(struct private_postgres *postgres, const char *programs, const char *data)
+static int remove_entry(const char *path, const struct stat *info, int kind, struct FTW *walk)
 {
-    char version[FILE_PATH_BYTES], initdb[FILE_PATH_BYTES], log[600], uid[32], gid[32];
+    (void)info;
+    (void)kind;
+    (void)walk;
+    return remove(path);
+}
+
+/* Runs initdb to its end, or ends it when the process is asked to end. It does not outlive us: a later start begins again. */
+static int run_initdb(struct private_postgres *postgres, const char *programs, const char *data)
+{
+    char initdb[FILE_PATH_BYTES], log[600], uid[32], gid[32];
     char *arguments[ARGUMENTS_MAX] = {0};
-    int status, result = file_path(version, sizeof version, "%s/PG_VERSION", data);
-    if (!result)
-        result = file_path(initdb, sizeof initdb, "%s/initdb", programs);
-    if (result || file_exists(version))
+    int status, result = file_path(initdb, sizeof initdb, "%s/initdb", programs);
+    if (result)
         return result;
-    int at = drop_privileges(arguments, uid, gid);
+    int at = drop_privileges(arguments, uid, gid, true);
     snprintf(log, sizeof log, "%s/log", postgres->folder);
     const char *options[] = {
         initdb, "-D", data, "-U", "triage", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-instructions"};
     for (size_t i = 0; i < sizeof options / sizeof *options; i++)
         arguments[at++] = (char *)(uintptr_t)options[i];
-    pid_t pid = start_program(arguments, postgres->folder, log);
-    if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status) || WEXITSTATUS(status) != 0)
+    pid_t pid = start_program(arguments, postgres->folder, log, true), ended = 0;
+    bool asked = false;
+    while (pid > 0 && (ended = waitpid(pid, &status, WNOHANG)) == 0) {
+        if (!asked && (asked = signals_end_pending()))
+            kill(-pid, SIGKILL); /* its session */
+        poll(NULL, 0, 20);
+    }
+    if (asked)
+        return error_set(ERROR_CANCELLED, "asked to stop while the private database is made");
+    if (ended != pid || pid <= 0 || !WIFEXITED(status) || WEXITSTATUS(status) != 0)
         return log_tail(postgres, "cannot make the private database");
     return 0;
+}
+
+/* initdb writes PG_VERSION first, so only the folder's name says that it is complete. */
+static int make_cluster(struct private_postgres *postgres, const char *programs, const char *data)
+{
+    char fresh[FILE_PATH_BYTES];
+    int result = file_path(fresh, sizeof fresh, "%s.new", data);
+    if (result || cluster_version(data))
+        return result;
+    if (file_exists(fresh) && nftw(fresh, remove_entry, 16, FTW_DEPTH | FTW_PHYS))
+        return error_set_errno("cannot remove %s, which was not finished", fresh);
+    result = run_initdb(postgres, programs, fresh);
+    if (result)
+        return result;
+    if (rename(fresh, data) < 0)
+        return error_set_errno("cannot rename %s", fresh);
+    int folder = open(postgres->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* initdb has synced what is inside */
+    if (folder < 0 || fsync(folder) < 0)
+        result = error_set_errno("cannot write %s", postgres->folder);
+    if (folder >= 0)
+        close(folder);
+    return result;
 }
 
 /* The postmaster's process if it runs: its pid file names it and /proc says it works in our data folder. */
@@ -218,7 +296,7 @@ static pid_t running_postmaster(const char *data)
 static int launch(struct private_postgres *postgres, const char *programs, const char *data, const char *socket)
 {
     char program[FILE_PATH_BYTES], log[600], uid[32], gid[32], *arguments[ARGUMENTS_MAX + 32] = {0};
-    int at = drop_privileges(arguments, uid, gid);
+    int at = drop_privileges(arguments, uid, gid, false);
     int result = file_path(program, sizeof program, "%s/postgres", programs);
     if (result)
         return result;
@@ -230,19 +308,27 @@ static int launch(struct private_postgres *postgres, const char *programs, const
         arguments[at++] = (char *)(uintptr_t) "-c";
         arguments[at++] = (char *)(uintptr_t)settings[i];
     }
-    postgres->pid = start_program(arguments, postgres->folder, log);
+    postgres->pid = start_program(arguments, postgres->folder, log, false);
     return postgres->pid > 0 ? 0 : error_set_errno("cannot start the private database");
 }
 
-static int wait_until_ready(struct private_postgres *postgres)
+/* One that was adopted while it was ending is waited for, and followed by one of our own. */
+static int wait_until_ready(struct private_postgres *postgres, const char *programs, const char *data,
+                            const char *socket)
 {
     char first[600];
-    int64_t deadline_ms = clock_ms() + START_TIMEOUT_MS;
+    int64_t deadline_ms = clock_patience_ms() + START_TIMEOUT_MS;
     struct database *database;
     snprintf(first, sizeof first, "host=%s/socket user=triage dbname=postgres", postgres->folder);
     while (database_open(first, &database)) {
+        if (postgres->adopted && running_postmaster(data) != postgres->pid) {
+            postgres->adopted = false;
+            int result = launch(postgres, programs, data, socket);
+            if (result)
+                return result;
+        }
         int status, gone = !postgres->adopted && waitpid(postgres->pid, &status, WNOHANG) == postgres->pid;
-        if (gone || clock_ms() > deadline_ms)
+        if (gone || clock_patience_ms() > deadline_ms)
             return log_tail(postgres, gone ? "the private database ended while starting"
                                            : "the private database did not answer within 60 s");
         if (signals_end_pending())
@@ -265,7 +351,7 @@ int private_postgres_start(const char *folder, struct private_postgres *ret_post
     if (snprintf(postgres.folder, sizeof postgres.folder, "%s", folder) >= (int)sizeof postgres.folder)
         return error_set(ERROR_INPUT, "the state folder's path is too long");
     snprintf(postgres.url, sizeof postgres.url, "host=%s/socket user=triage dbname=triage", folder);
-    int result = find_programs(programs, sizeof programs);
+    int result = find_programs(folder, programs, sizeof programs);
     if (!result)
         result = make_folders(&postgres, data, socket, sizeof data);
     if (!result)
@@ -278,7 +364,7 @@ int private_postgres_start(const char *folder, struct private_postgres *ret_post
     postgres.adopted = postgres.pid > 0;
     if (!postgres.adopted)
         result = launch(&postgres, programs, data, socket);
-    if (!result && (result = wait_until_ready(&postgres)) && !postgres.adopted) {
+    if (!result && (result = wait_until_ready(&postgres, programs, data, socket)) && !postgres.adopted) {
         char why[ERROR_MESSAGE_BYTES];
         snprintf(why, sizeof why, "%s", error_message());
         private_postgres_stop(&postgres); /* nobody else would */
@@ -300,17 +386,47 @@ static bool is_gone(struct private_postgres *postgres, const char *data)
     return gone;
 }
 
-int private_postgres_revive(struct private_postgres *postgres)
+/* The server goes on writing where the file now ends. */
+static void limit_log(const struct private_postgres *postgres)
+{
+    char path[FILE_PATH_BYTES], kept[FILE_PATH_BYTES];
+    struct stat info;
+    if (file_path(path, sizeof path, "%s/log", postgres->folder) ||
+        file_path(kept, sizeof kept, "%s/log.1", postgres->folder) || lstat(path, &info) < 0 ||
+        !S_ISREG(info.st_mode) || info.st_size <= LOG_BYTES_MAX)
+        return;
+    char *tail = malloc(LOG_BYTES_KEPT);
+    int log = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    ssize_t count = tail && log >= 0 ? pread(log, tail, LOG_BYTES_KEPT, info.st_size - LOG_BYTES_KEPT) : -1;
+    if (count > 0)
+        file_write(kept, &(struct file_part){tail, (size_t)count}, 1, 0640);
+    if (log >= 0 && ftruncate(log, 0) < 0)
+        error_set_errno("cannot shorten %s", path); /* the next look tries again */
+    if (log >= 0)
+        close(log);
+    free(tail);
+}
+
+int private_postgres_revive(struct private_postgres *postgres, bool answers)
 {
     char programs[FILE_PATH_BYTES], data[FILE_PATH_BYTES], socket[FILE_PATH_BYTES];
     int result = file_path(data, sizeof data, "%s/data", postgres->folder);
-    if (result || !is_gone(postgres, data))
+    int64_t now_ms = clock_patience_ms();
+    limit_log(postgres);
+    if (answers) {
+        postgres->failures = 0;
+        postgres->retry_at_ms = 0;
+    }
+    if (result || !is_gone(postgres, data) || now_ms < postgres->retry_at_ms)
         return result;
     postgres->pid = running_postmaster(data);
     postgres->adopted = postgres->pid > 0;
     if (postgres->adopted) /* somebody else was quicker */
         return 0;
-    result = find_programs(programs, sizeof programs);
+    postgres->retry_at_ms =
+        now_ms + ((int64_t)RETRY_MS << (postgres->failures < RETRY_DOUBLES ? postgres->failures : RETRY_DOUBLES));
+    postgres->failures++;
+    result = find_programs(postgres->folder, programs, sizeof programs);
     if (!result)
         result = file_path(socket, sizeof socket, "%s/socket", postgres->folder);
     if (!result)
@@ -332,9 +448,9 @@ int private_postgres_stop(struct private_postgres *postgres)
     if (result || is_gone(postgres, data))
         return result;
     for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
-        int64_t deadline_ms = clock_ms() + steps[i].limit_ms;
+        int64_t deadline_ms = clock_patience_ms() + steps[i].limit_ms;
         kill(postgres->pid, steps[i].signal);
-        while (clock_ms() < deadline_ms) {
+        while (clock_patience_ms() < deadline_ms) {
             if (is_gone(postgres, data))
                 return 0;
             poll(NULL, 0, 20);

@@ -21,7 +21,8 @@
 struct publisher_state {
     struct feed_log *log;
     int file;
-    off_t end; /* whole records lie before this */
+    off_t end;  /* whole records lie before this */
+    int failed; /* code of the last record, 0 = it was written */
 };
 
 static int write_record(struct publisher_state *state, const void *body, size_t length)
@@ -52,7 +53,9 @@ static int write_record(struct publisher_state *state, const void *body, size_t 
 
 static int emit(void *context, const void *body, size_t length)
 {
-    return write_record(context, body, length);
+    struct publisher_state *state = context;
+    state->failed = write_record(state, body, length);
+    return state->failed;
 }
 
 /* Finds the end of the last whole record and cuts off what a crash left behind it. */
@@ -119,8 +122,7 @@ static int record_model_changed(struct publisher_state *state, uint32_t model, c
 
 static int record_heartbeat(struct publisher_state *state)
 {
-    (void)state;
-    return 0;
+    return state->failed ? error_set(state->failed, "the feed record cannot be written") : 0;
 }
 
 static int record_descriptor(const struct publisher_state *state)
@@ -146,6 +148,18 @@ static void record_counters(const struct publisher_state *state, struct publishe
     *ret_counters = state->log->counters;
 }
 
+static size_t record_subscribers(struct publisher_state *state, struct feed_subscriber *list, size_t limit)
+{
+    (void)state, (void)list, (void)limit;
+    return 0;
+}
+
+static int record_reload_keys(struct publisher_state *state)
+{
+    (void)state;
+    return 0;
+}
+
 const struct publisher publisher_record = {
     .name = "record",
     .open = record_open,
@@ -158,4 +172,6 @@ const struct publisher publisher_record = {
     .serve = record_serve,
     .position = record_position,
     .counters = record_counters,
+    .subscribers = record_subscribers,
+    .reload_keys = record_reload_keys,
 };

@@ -1,5 +1,7 @@
-/* See queue_table.h. Linear probing at no more than half load; removal closes the gap, so there are no
- * tombstones. */
+/*
+ * See queue_table.h. Linear probing at no more than half load; removal closes the gap, so there are no
+ * tombstones, and an entry always lies in the run of used slots that begins at or before its home.
+ */
 #include "connectors/queue_table.h"
 #include "base/error.h"
 #include "base/hash.h"
@@ -24,6 +26,20 @@ int queue_table_new(size_t limit, struct queue_table *ret_table)
     return 0;
 }
 
+int queue_table_grow(struct queue_table *table)
+{
+    struct queue_table larger;
+    int result =
+        queue_table_new(table->limit < PUBLISHER_QUEUE_LIMIT / 2 ? 2 * table->limit : PUBLISHER_QUEUE_LIMIT, &larger);
+    for (size_t i = 0; i < table->count && !result; i++)
+        result = queue_table_put(&larger, &table->entries[i]);
+    if (result)
+        return result;
+    queue_table_free(table);
+    *table = larger;
+    return 0;
+}
+
 void queue_table_free(struct queue_table *table)
 {
     free(table->entries);
@@ -35,7 +51,47 @@ void queue_table_clear(struct queue_table *table)
 {
     memset(table->slots, 0, table->slot_count * sizeof *table->slots);
     table->count = 0;
+    table->checksum = 0;
     table->is_ranked = true;
+}
+
+static unsigned char *pack(unsigned char *at, uint64_t value, int bytes)
+{
+    for (int i = 0; i < bytes; i++)
+        *at++ = (unsigned char)(value >> (8 * i));
+    return at;
+}
+
+static uint32_t bits_of(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+size_t queue_entry_pack(const struct queue_entry *entry, unsigned char bytes[QUEUE_PACKED_BYTES])
+{
+    unsigned char *at = bytes;
+    uint64_t probability;
+    size_t length = strlen(entry->id_str);
+    memcpy(&probability, &entry->probability, sizeof probability);
+    at = pack(at, entry->rank, 4);
+    at = pack(at, entry->stream, 1);
+    at = pack(at, probability, 8);
+    at = pack(at, bits_of(entry->score), 4);
+    at = pack(at, bits_of(entry->total), 4);
+    at = pack(at, bits_of(entry->expected), 4);
+    at = pack(at, entry->model, 4);
+    at = pack(at, (uint64_t)entry->leased_until_ms, 8);
+    memcpy(at, entry->id_str, length);
+    return (size_t)(at - bytes) + length;
+}
+
+static uint64_t checksum_of(const struct queue_entry *entry)
+{
+    unsigned char bytes[QUEUE_PACKED_BYTES];
+    uint64_t crc = hash_crc32(bytes, queue_entry_pack(entry, bytes));
+    return crc * crc;
 }
 
 static size_t home_of(const struct queue_table *table, const char *id_str)
@@ -70,7 +126,9 @@ int queue_table_put(struct queue_table *table, const struct queue_entry *entry)
         if (table->count == table->limit)
             return error_set(ERROR_LIMIT, "the queue is full with %zu entries", table->limit);
         table->slots[slot] = (uint32_t)++table->count;
-    }
+    } else
+        table->checksum -= checksum_of(&table->entries[table->slots[slot] - 1]);
+    table->checksum += checksum_of(entry);
     table->entries[table->slots[slot] - 1] = *entry;
     table->is_ranked = false;
     return 0;
@@ -96,6 +154,7 @@ bool queue_table_remove(struct queue_table *table, const char *id_str)
     uint32_t held = table->slots[slot];
     if (!held)
         return false;
+    table->checksum -= checksum_of(&table->entries[held - 1]);
     close_gap(table, slot);
     struct queue_entry *last = &table->entries[--table->count];
     if (held - 1 != table->count) {
@@ -124,4 +183,35 @@ const struct queue_entry *queue_table_ranked(struct queue_table *table)
         table->slots[slot_of(table, table->entries[i].id_str)] = (uint32_t)i + 1;
     table->is_ranked = true;
     return table->entries;
+}
+
+/* Entries whose home is `home`; they lie in the run of used slots from there on. */
+static size_t take_bucket(const struct queue_table *table, size_t home, const struct queue_entry **entries,
+                          size_t limit)
+{
+    size_t count = 0;
+    for (size_t slot = home; table->slots[slot] && count <= limit; slot = slot_after(table, slot)) {
+        const struct queue_entry *entry = &table->entries[table->slots[slot] - 1];
+        if (home_of(table, entry->id_str) != home)
+            continue;
+        if (count < limit)
+            entries[count] = entry;
+        count++;
+    }
+    return count;
+}
+
+size_t queue_table_walk(const struct queue_table *table, uint64_t *cursor, const struct queue_entry **entries,
+                        size_t limit)
+{
+    size_t count = 0, home = *cursor < table->slot_count ? (size_t)*cursor : table->slot_count;
+    while (home < table->slot_count) {
+        size_t more = take_bucket(table, home, entries + count, limit - count);
+        if (count + more > limit)
+            break;
+        count += more;
+        home++;
+    }
+    *cursor = home < table->slot_count ? home : 0;
+    return count;
 }

@@ -15,12 +15,28 @@
 #include <unistd.h>
 #include <zmq.h>
 
+#ifndef ZMQ_ZAP_ENFORCE_DOMAIN
+#define ZMQ_ZAP_ENFORCE_DOMAIN 93 /* the library has it, its header calls it a draft */
+#endif
+
 #define LINGER_MS        500
 #define RECONNECT_MS     50
 #define RECONNECT_MAX_MS 2000
+#define HANDSHAKE_MS     10000
+#define KEEPALIVE_IDLE_S                                                                                               \
+    30 /* a host that has gone is noticed by TCP; ZeroMQ's own heartbeats abort 4.3.4 when a peer is slow */
+#define KEEPALIVE_COUNT 3
+#define UNSENT_MAX_MS   60000
+#define SOCKET_DOMAIN   "triage-feed" /* of ZAP; without one ZeroMQ asks nobody */
+
+struct socket_context {
+    void *zmq;
+};
 
 struct socket {
-    void *context, *zmq;
+    struct socket_context *context;
+    bool owns_context;
+    void *zmq;
     enum socket_kind kind;
     int descriptor; /* epoll over ZeroMQ's descriptor and `ready` */
     int ready;      /* eventfd, set while messages are known to wait */
@@ -53,18 +69,20 @@ static bool is_loopback(const char *host, size_t length)
     return false;
 }
 
-static int check_endpoint(const char *endpoint)
+static int check_endpoint(const char *endpoint, bool is_encrypted)
 {
     const char *colon = strrchr(endpoint, ':');
+    if (strncmp(endpoint, "inproc://", 9) == 0)
+        return 0;
     if (strncmp(endpoint, "ipc://", 6) == 0 && endpoint[6])
         return 0;
     if (strncmp(endpoint, "tcp://", 6) != 0 || !colon || colon < endpoint + 6)
         return error_set(ERROR_INPUT, "endpoint '%.100s' is malformed: use tcp://127.0.0.1:PORT or ipc://PATH",
                          endpoint);
-    if (!is_loopback(endpoint + 6, (size_t)(colon - endpoint - 6)))
+    if (!is_encrypted && !is_loopback(endpoint + 6, (size_t)(colon - endpoint - 6)))
         return error_set(ERROR_INPUT,
                          "endpoint '%.100s' leaves this machine, and the traffic is not encrypted: use "
-                         "tcp://127.0.0.1:PORT or ipc://PATH, and a tunnel for remote readers",
+                         "tcp://127.0.0.1:PORT or ipc://PATH, or keys",
                          endpoint);
     return 0;
 }
@@ -74,24 +92,40 @@ static int check_endpoint(const char *endpoint)
 static int set_options(struct socket *socket, const struct socket_options *options)
 {
     int64_t message_limit = (int64_t)options->message_limit;
-    int linger_ms = LINGER_MS, on = 1, reconnect_ms = RECONNECT_MS, reconnect_max_ms = RECONNECT_MAX_MS;
+    const struct socket_curve *curve = options->curve;
+    int linger_ms = curve ? 0 : LINGER_MS, handshake_ms = HANDSHAKE_MS;
+    int idle_s = KEEPALIVE_IDLE_S, count = KEEPALIVE_COUNT, unsent_ms = UNSENT_MAX_MS, on = 1,
+        reconnect_ms = RECONNECT_MS, reconnect_max_ms = RECONNECT_MAX_MS;
     bool six = strchr(options->endpoint, '[') != NULL, router = options->kind == SOCKET_ROUTER;
-    bool sub = options->kind == SOCKET_SUB;
+    bool sub = options->kind == SOCKET_SUB, pub = options->kind == SOCKET_XPUB, server = curve && (pub || router);
+    bool client = curve && !server;
     const struct {
         int name;
         const void *value;
         size_t size;
         bool wanted;
     } settings[] = {
-        {ZMQ_LINGER,            &linger_ms,              sizeof linger_ms,                 true  },
-        {ZMQ_SNDHWM,            &options->send_limit,    sizeof options->send_limit,       true  },
-        {ZMQ_RCVHWM,            &options->receive_limit, sizeof options->receive_limit,    true  },
-        {ZMQ_MAXMSGSIZE,        &message_limit,          sizeof message_limit,             true  },
-        {ZMQ_RECONNECT_IVL,     &reconnect_ms,           sizeof reconnect_ms,              true  },
-        {ZMQ_RECONNECT_IVL_MAX, &reconnect_max_ms,       sizeof reconnect_max_ms,          true  },
-        {ZMQ_IPV6,              &on,                     sizeof on,                        six   },
-        {ZMQ_ROUTER_MANDATORY,  &on,                     sizeof on,                        router},
-        {ZMQ_SUBSCRIBE,         options->topic,          sub ? strlen(options->topic) : 0, sub   },
+        {ZMQ_LINGER,              &linger_ms,                       sizeof linger_ms,                 true  },
+        {ZMQ_SNDHWM,              &options->send_limit,             sizeof options->send_limit,       true  },
+        {ZMQ_RCVHWM,              &options->receive_limit,          sizeof options->receive_limit,    true  },
+        {ZMQ_MAXMSGSIZE,          &message_limit,                   sizeof message_limit,             true  },
+        {ZMQ_RECONNECT_IVL,       &reconnect_ms,                    sizeof reconnect_ms,              true  },
+        {ZMQ_RECONNECT_IVL_MAX,   &reconnect_max_ms,                sizeof reconnect_max_ms,          true  },
+        {ZMQ_IPV6,                &on,                              sizeof on,                        six   },
+        {ZMQ_ROUTER_MANDATORY,    &on,                              sizeof on,                        router},
+        {ZMQ_SUBSCRIBE,           options->topic,                   sub ? strlen(options->topic) : 0, sub   },
+        {ZMQ_TCP_KEEPALIVE,       &on,                              sizeof on,                        true  },
+        {ZMQ_TCP_KEEPALIVE_IDLE,  &idle_s,                          sizeof idle_s,                    true  },
+        {ZMQ_TCP_KEEPALIVE_INTVL, &idle_s,                          sizeof idle_s,                    true  },
+        {ZMQ_TCP_KEEPALIVE_CNT,   &count,                           sizeof count,                     true  },
+        {ZMQ_TCP_MAXRT,           &unsent_ms,                       sizeof unsent_ms,                 true  },
+        {ZMQ_HANDSHAKE_IVL,       &handshake_ms,                    sizeof handshake_ms,              server},
+        {ZMQ_CURVE_SERVER,        &on,                              sizeof on,                        server},
+        {ZMQ_ZAP_DOMAIN,          SOCKET_DOMAIN,                    sizeof SOCKET_DOMAIN - 1,         server},
+        {ZMQ_ZAP_ENFORCE_DOMAIN,  &on,                              sizeof on,                        server},
+        {ZMQ_CURVE_SECRETKEY,     curve ? curve->secret_key : NULL, SOCKET_KEY_BYTES,                 curve },
+        {ZMQ_CURVE_PUBLICKEY,     curve ? curve->public_key : NULL, SOCKET_KEY_BYTES,                 client},
+        {ZMQ_CURVE_SERVERKEY,     curve ? curve->server_key : NULL, SOCKET_KEY_BYTES,                 client},
     };
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++)
         if (settings[i].wanted && zmq_setsockopt(socket->zmq, settings[i].name, settings[i].value, settings[i].size))
@@ -133,15 +167,48 @@ static bool is_answered(const char *endpoint)
     return answered;
 }
 
+/* Failed handshakes are told at options->monitor. */
+static int start_monitor(struct socket *socket, const struct socket_options *options)
+{
+    int events = ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL;
+    if (options->monitor && zmq_socket_monitor(socket->zmq, options->monitor, events))
+        return fail("watch the handshakes of", options->endpoint);
+    return 0;
+}
+
+/* What was asked for is in force: a socket that should be secured and is not must never be opened. */
+static int check_mechanism(struct socket *socket, const struct socket_options *options)
+{
+    int mechanism = -1, is_server = 0, is_enforced = 0;
+    size_t size = sizeof mechanism;
+    bool should_be_server = options->curve && (options->kind == SOCKET_XPUB || options->kind == SOCKET_ROUTER);
+    if (zmq_getsockopt(socket->zmq, ZMQ_MECHANISM, &mechanism, &size) ||
+        zmq_getsockopt(socket->zmq, ZMQ_CURVE_SERVER, &is_server, &size) ||
+        zmq_getsockopt(socket->zmq, ZMQ_ZAP_ENFORCE_DOMAIN, &is_enforced, &size) ||
+        mechanism != (options->curve ? ZMQ_CURVE : ZMQ_NULL) || is_server != should_be_server ||
+        is_enforced != should_be_server)
+        return error_set(ERROR_STATE, "the socket for %s is not as secure as it should be: it stays closed",
+                         options->endpoint);
+    return 0;
+}
+
 static int start(struct socket *socket, const struct socket_options *options)
 {
-    static const int types[] = {ZMQ_PUB, ZMQ_SUB, ZMQ_ROUTER, ZMQ_DEALER};
-    bool binds = options->kind == SOCKET_PUB || options->kind == SOCKET_ROUTER;
-    socket->context = zmq_ctx_new();
-    socket->zmq = socket->context ? zmq_socket(socket->context, types[options->kind]) : NULL;
+    static const int types[] = {ZMQ_XPUB, ZMQ_SUB, ZMQ_ROUTER, ZMQ_DEALER, ZMQ_REP, ZMQ_PAIR};
+    bool binds = options->kind == SOCKET_XPUB || options->kind == SOCKET_ROUTER || options->kind == SOCKET_REP;
+    socket->context = options->context;
+    socket->owns_context = !options->context;
+    int result = socket->context ? 0 : socket_context_new(&socket->context);
+    if (result)
+        return result;
+    socket->zmq = zmq_socket(socket->context->zmq, types[options->kind]);
     if (!socket->zmq)
         return fail("make a socket for", options->endpoint);
-    int result = set_options(socket, options);
+    result = set_options(socket, options);
+    if (!result)
+        result = check_mechanism(socket, options);
+    if (!result)
+        result = start_monitor(socket, options);
     if (!result)
         result = watch(socket);
     if (!result && binds && is_answered(options->endpoint))
@@ -154,7 +221,7 @@ static int start(struct socket *socket, const struct socket_options *options)
 
 int socket_open(const struct socket_options *options, struct socket **ret_socket)
 {
-    int result = check_endpoint(options->endpoint);
+    int result = check_endpoint(options->endpoint, options->curve != NULL);
     if (result)
         return result;
     struct socket *socket = calloc(1, sizeof *socket);
@@ -185,9 +252,37 @@ void socket_close(struct socket *socket)
         close(socket->ready);
     if (socket->zmq)
         zmq_close(socket->zmq);
-    while (socket->context && zmq_ctx_term(socket->context) && zmq_errno() == EINTR)
-        ;
+    if (socket->owns_context)
+        socket_context_free(socket->context);
     free(socket);
+}
+
+void socket_drop(struct socket *socket)
+{
+    int linger_ms = 0;
+    if (socket && socket->zmq)
+        zmq_setsockopt(socket->zmq, ZMQ_LINGER, &linger_ms, sizeof linger_ms);
+    socket_close(socket);
+}
+
+int socket_context_new(struct socket_context **ret_context)
+{
+    struct socket_context *context = calloc(1, sizeof *context);
+    if (context)
+        context->zmq = zmq_ctx_new();
+    if (!context || !context->zmq) {
+        free(context);
+        return error_set(ERROR_SYSTEM, "out of memory or descriptors for ZeroMQ");
+    }
+    *ret_context = context;
+    return 0;
+}
+
+void socket_context_free(struct socket_context *context)
+{
+    while (context && zmq_ctx_term(context->zmq) && zmq_errno() == EINTR)
+        ;
+    free(context);
 }
 
 /* --- messages --- */
@@ -199,8 +294,6 @@ static void refresh(struct socket *socket)
     int events = 0;
     uint64_t one = 1;
     size_t size = sizeof events;
-    if (socket->kind == SOCKET_PUB)
-        return;
     zmq_getsockopt(socket->zmq, ZMQ_EVENTS, &events, &size);
     bool is_ready = events & ZMQ_POLLIN;
     if (is_ready == socket->is_ready)
@@ -269,4 +362,44 @@ int socket_receive(struct socket *socket, struct socket_frame *frames, int *ret_
 int socket_descriptor(const struct socket *socket)
 {
     return socket->descriptor;
+}
+
+const char *socket_user(struct socket *socket)
+{
+    const char *user = zmq_msg_gets(&socket->frames[0], "User-Id");
+    return user ? user : "";
+}
+
+/* --- keys --- */
+
+static int no_curve(void)
+{
+    return error_set(ERROR_STATE, "the ZeroMQ library of this system knows no encryption (CURVE)");
+}
+
+int socket_curve_make(char public_key[SOCKET_KEY_BYTES], char secret_key[SOCKET_KEY_BYTES])
+{
+    return zmq_curve_keypair(public_key, secret_key) ? no_curve() : 0;
+}
+
+int socket_curve_check(const char *key)
+{
+    unsigned char bytes[32];
+    if (strlen(key) != SOCKET_KEY_BYTES - 1 || !zmq_z85_decode(bytes, key))
+        return error_set(ERROR_INPUT, "a key has %d characters of Z85", SOCKET_KEY_BYTES - 1);
+    explicit_bzero(bytes, sizeof bytes);
+    return 0;
+}
+
+int socket_curve_public(const char *secret_key, char public_key[SOCKET_KEY_BYTES])
+{
+    int result = socket_curve_check(secret_key);
+    if (result)
+        return result;
+    return zmq_curve_public(public_key, secret_key) ? no_curve() : 0;
+}
+
+void socket_curve_text(const void *bytes, char key[SOCKET_KEY_BYTES])
+{
+    zmq_z85_encode(key, bytes, 32);
 }

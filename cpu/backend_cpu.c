@@ -11,9 +11,10 @@ struct backend_context {
     struct workers *workers;
 };
 
-static int open_cpu(int threads, struct backend_context **ret_context)
+static int open_cpu(int threads, int devices, struct backend_context **ret_context)
 {
     struct backend_context *context = calloc(1, sizeof *context);
+    (void)devices;
     if (!context)
         return error_set(ERROR_SYSTEM, "out of memory for the cpu backend");
     int result = workers_open(threads, &context->workers);
@@ -76,6 +77,7 @@ const struct backend backend_cpu = {
     .open = open_cpu,
     .close = close_cpu,
     .threads = threads,
+    .precision = cpu_precision,
     .for_each = for_each,
     .compile = compile,
     .free_plan = cpu_free_plan,

@@ -47,7 +47,8 @@ struct fit_job {
     struct scratch *scratch; /* [workers] */
     const uint64_t *evaluate_row;
     size_t evaluate_count;
-    int train; /* 0: only evaluate */
+    int train;        /* 0: only evaluate */
+    uint64_t bad_row; /* whose loss was not finite; UINT64_MAX = none */
 };
 
 static size_t round_up(size_t value, size_t step)
@@ -108,8 +109,12 @@ static void load(const struct fit_job *job, struct scratch *scratch, int head, c
     const struct head_set *heads = job->heads;
     for (size_t r = 0; r < rows; r++) {
         const char *embedding = (const char *)request->embedding + row[r] * request->embedding_stride_bytes;
+        uint64_t view = request->views > 1 ? (row[r] + (step ? *step : 0)) % (uint64_t)request->views : 0;
         float *z = scratch->z + r * job->stride;
-        job->kernels->standardise((const uint16_t *)embedding, heads->shift, heads->scale, heads->inputs, z);
+        job->kernels->standardise((const uint16_t *)embedding + view * (uint64_t)heads->inputs, heads->shift,
+                                  heads->scale, heads->inputs, z);
+        if (heads->unit_length)
+            head_unit_length(z, heads->inputs);
         z[heads->inputs] = 1;
         if (step && heads->dropout > 0) {
             uint32_t counter[3] = {(uint32_t)(row[r] + 1), (uint32_t)*step, (uint32_t)head << 8 | PHILOX_TRAIN};
@@ -136,6 +141,14 @@ static const uint16_t *votes_of(const struct fit_request *request, uint64_t row)
     return (const uint16_t *)((const char *)request->votes + row * request->votes_stride_bytes);
 }
 
+static float bag_weight(const struct fit_request *request, uint64_t row, uint32_t head)
+{
+    if (!request->bagging)
+        return 1;
+    struct philox random = philox(request->seed, (uint32_t)row, (uint32_t)(row >> 32), head, PHILOX_BAG);
+    return (float)-log(((double)random.word[0] + 0.5) * 0x1p-32);
+}
+
 /* Adds one block's share of the batch gradient. Returns 0, or -1 when a loss is not finite. */
 static int train_block(const struct fit_job *job, struct scratch *scratch, struct learner *learner, const uint64_t *row,
                        size_t rows, float weight)
@@ -151,13 +164,13 @@ static int train_block(const struct fit_job *job, struct scratch *scratch, struc
             learner->failed_row = row[r];
             return -1;
         }
+        float share = weight * bag_weight(job->request, row[r], (uint32_t)(learner - job->learner));
         for (size_t a = 0; a < answers; a++)
-            scratch->slope[r * padded + a] = (float)scratch->gradient[a] * head_alpha_slope(alpha[a]) * weight;
+            scratch->slope[r * padded + a] = (float)scratch->gradient[a] * head_alpha_slope(alpha[a]) * share;
     }
-    for (size_t a = 0; a < padded; a += TILE_ROWS)
-        for (size_t i = 0; i < job->stride; i += TILE_COLUMNS)
-            job->kernels->tile(scratch->slope + a, 1, padded, scratch->z + i, job->stride, (int)rows,
-                               learner->gradient + a * job->stride + i, job->stride);
+    for (size_t i = 0; i < job->stride; i += TILE_COLUMNS)
+        job->kernels->tile(padded, scratch->slope, 1, padded, scratch->z + i, job->stride, (int)rows,
+                           learner->gradient + i, job->stride);
     return 0;
 }
 
@@ -241,12 +254,11 @@ static int run(struct workers *workers, struct fit_job *job, int train, const ui
     workers_run(workers, head_task, job, job->heads->count);
     *ret_loss = 0;
     for (int head = 0; head < job->heads->count; head++) {
-        if (job->learner[head].failed)
-            return error_set(
-                ERROR_INPUT,
-                "the loss of galaxy row %llu is not finite: its embedding is broken (embed it again) or the "
-                "learning rate is too high",
-                (unsigned long long)job->learner[head].failed_row);
+        if (job->learner[head].failed) {
+            job->bad_row = job->learner[head].failed_row;
+            return error_set(ERROR_INPUT, "the loss is not finite: the galaxy's embedding is broken, or "
+                                          "heads.learning_rate is too high");
+        }
         *ret_loss += job->learner[head].loss;
     }
     *ret_loss /= (double)count * job->heads->count; /* 0 / 0 is NaN */
@@ -283,12 +295,14 @@ static int fit(struct workers *workers, struct fit_job *job, struct fit_report *
             result = error_set(ERROR_CANCELLED, "training was cancelled after %d epochs", report->epochs);
     }
     report->validation_loss = (float)best;
+    report->bad_row = job->bad_row;
     if (result)
         return result;
     for (int head = 0; head < job->heads->count; head++)
         exchange(job, head, 0);
     result = run(workers, job, 0, request->train_row, request->train_count, &loss);
     report->train_loss = (float)loss;
+    report->bad_row = job->bad_row;
     return result;
 }
 
@@ -364,7 +378,7 @@ static int job_new(struct fit_job *job, int workers)
 int cpu_head_fit(struct workers *workers, const struct fit_request *request, struct head_set *heads,
                  struct fit_report *ret_report)
 {
-    *ret_report = (struct fit_report){.train_loss = NAN, .validation_loss = NAN};
+    *ret_report = (struct fit_report){.train_loss = NAN, .validation_loss = NAN, .bad_row = UINT64_MAX};
     int result = check(request, heads);
     if (result)
         return result;
@@ -373,7 +387,8 @@ int cpu_head_fit(struct workers *workers, const struct fit_request *request, str
                           .heads = heads,
                           .answers_padded = round_up((size_t)heads->answers, TILE_ROWS),
                           .stride = round_up((size_t)heads->inputs + 1, TILE_COLUMNS),
-                          .step = heads->step};
+                          .step = heads->step,
+                          .bad_row = UINT64_MAX};
     result = job_new(&job, workers_count(workers));
     if (!result)
         result = fit(workers, &job, ret_report);

@@ -25,11 +25,11 @@ struct head_kernels {
     const char *name;
 
     /*
-     * out[r][c] += sum over k < depth of a[r][k] b[k][c] for TILE_ROWS x TILE_COLUMNS outputs, k in order.
-     * Strides in floats: a[r * a_row + k * a_depth], b[k * b_depth + c], out[r * out_row + c].
+     * out[r][c] += sum over k < depth of a[r][k] b[k][c] for rows x TILE_COLUMNS outputs, k in order; `rows` is a multiple of
+     * TILE_ROWS. Strides in floats: a[r * a_row + k * a_depth], b[k * b_depth + c], out[r * out_row + c].
      */
-    void (*tile)(const float *a, size_t a_row, size_t a_depth, const float *b, size_t b_depth, int depth, float *out,
-                 size_t out_row);
+    void (*tile)(size_t rows, const float *a, size_t a_row, size_t a_depth, const float *b, size_t b_depth, int depth,
+                 float *out, size_t out_row);
 
     /* out[r][s] = dot product of row r of a and row s of b, DOT_ROWS of each. */
     void (*dot)(const float *a, size_t a_row, const float *b, size_t b_row, int depth, float *out, size_t out_row);

@@ -9,12 +9,16 @@ typedef float KERNEL(loose) __attribute__((vector_size(VECTOR_BYTES), aligned(4)
 #define LANES  (VECTOR_BYTES / 4)
 #define ACROSS (TILE_COLUMNS / LANES)
 
-static void KERNEL(tile)(const float *a, size_t a_row, size_t a_depth, const float *b, size_t b_depth, int depth,
-                         float *out, size_t out_row)
+#define ROWS (LANES == 16 ? 8 : TILE_ROWS) /* of a tile at once: what fits into the registers */
+
+/* As tile; `rows` is known when this is compiled. */
+static inline __attribute__((always_inline)) void KERNEL(some_rows)(int rows, const float *a, size_t a_row,
+                                                                    size_t a_depth, const float *b, size_t b_depth,
+                                                                    int depth, float *out, size_t out_row)
 {
-    KERNEL(vector) sum[TILE_ROWS][ACROSS], right[ACROSS];
+    KERNEL(vector) sum[ROWS][ACROSS], right[ACROSS];
 #pragma GCC unroll 16
-    for (int i = 0; i < TILE_ROWS * ACROSS; i++)
+    for (int i = 0; i < rows * ACROSS; i++)
         sum[i / ACROSS][i % ACROSS] =
             *(const KERNEL(loose) *)(out + (size_t)(i / ACROSS) * out_row + i % ACROSS * LANES);
     for (int k = 0; k < depth; k++) {
@@ -22,12 +26,22 @@ static void KERNEL(tile)(const float *a, size_t a_row, size_t a_depth, const flo
         for (int v = 0; v < ACROSS; v++)
             right[v] = *(const KERNEL(loose) *)(b + (size_t)k * b_depth + v * LANES);
 #pragma GCC unroll 16
-        for (int i = 0; i < TILE_ROWS * ACROSS; i++)
+        for (int i = 0; i < rows * ACROSS; i++)
             sum[i / ACROSS][i % ACROSS] += a[(size_t)(i / ACROSS) * a_row + (size_t)k * a_depth] * right[i % ACROSS];
     }
 #pragma GCC unroll 16
-    for (int i = 0; i < TILE_ROWS * ACROSS; i++)
+    for (int i = 0; i < rows * ACROSS; i++)
         *(KERNEL(loose) *)(out + (size_t)(i / ACROSS) * out_row + i % ACROSS * LANES) = sum[i / ACROSS][i % ACROSS];
+}
+
+static void KERNEL(tile)(size_t rows, const float *a, size_t a_row, size_t a_depth, const float *b, size_t b_depth,
+                         int depth, float *out, size_t out_row)
+{
+    size_t r = 0;
+    for (; r + ROWS <= rows; r += ROWS)
+        KERNEL(some_rows)(ROWS, a + r * a_row, a_row, a_depth, b, b_depth, depth, out + r * out_row, out_row);
+    for (; r < rows; r += TILE_ROWS)
+        KERNEL(some_rows)(TILE_ROWS, a + r * a_row, a_row, a_depth, b, b_depth, depth, out + r * out_row, out_row);
 }
 
 static void KERNEL(dot)(const float *a, size_t a_row, const float *b, size_t b_row, int depth, float *out,
@@ -121,6 +135,7 @@ static const struct head_kernels KERNEL(kernels) = {
 };
 #undef LANES
 #undef ACROSS
+#undef ROWS
 #undef VECTOR_BYTES
 #undef KERNEL
 #undef KERNEL_NAME

@@ -20,8 +20,8 @@
 
 /* One worker's memory. */
 struct scratch {
-    float *z;        /* [BLOCK_ROWS][inputs] standardised embeddings */
-    float *x;        /* [BLOCK_ROWS][columns] logits, then concentrations; column = answer * passes + pass */
+    float *z;        /* [views][BLOCK_ROWS][inputs] standardised embeddings */
+    float *x;        /* [BLOCK_ROWS][columns] logits, then concentrations */
     float *alpha;    /* [answers][stride] one galaxy, passes padded */
     float *fraction; /* [answers] */
     float *reached;  /* [questions] */
@@ -31,11 +31,14 @@ struct score_job {
     const struct score_request *request;
     const struct head_kernels *kernels;
     int inputs, answers, passes;
-    int columns;             /* answers * passes rounded up to TILE_COLUMNS */
-    int stride;              /* passes rounded up to INFORMATION_LANES */
-    float *weight;           /* [columns / TILE_COLUMNS][inputs][TILE_COLUMNS] masked */
-    float *bias;             /* [columns] */
-    struct scratch *scratch; /* [workers] */
+    int views, passes_per_view;       /* pass t looks at view t % views */
+    int columns_per_view;             /* answers * passes_per_view rounded up to TILE_COLUMNS */
+    int columns;                      /* of all views, one after the other */
+    int stride;                       /* passes rounded up to INFORMATION_LANES */
+    float *weight;                    /* [columns / TILE_COLUMNS][inputs][TILE_COLUMNS] masked */
+    float *bias;                      /* [columns] */
+    float factor[SCHEMA_ANSWERS_MAX]; /* of the answer's question, see head.h */
+    struct scratch *scratch;          /* [workers] */
     size_t first_block;
 };
 
@@ -49,6 +52,11 @@ static float *floats(size_t count)
     return aligned_alloc(ALIGNMENT, (count * sizeof(float) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
 }
 
+static int column_of(const struct score_job *job, int answer, int pass)
+{
+    return pass % job->views * job->columns_per_view + answer * job->passes_per_view + pass / job->views;
+}
+
 /* Writes the weights of one head and pass into their columns. */
 static void mask_weights(struct score_job *job, int head, int pass, float *mask)
 {
@@ -57,7 +65,7 @@ static void mask_weights(struct score_job *job, int head, int pass, float *mask)
     uint32_t counter[3] = {(uint32_t)pass, (uint32_t)head, heads->model << 4 | PHILOX_SCORE};
     job->kernels->dropout(job->request->seed, counter, heads->dropout, job->inputs, mask);
     for (int a = 0; a < job->answers; a++) {
-        int column = a * job->passes + head * passes_per_head + pass;
+        int column = column_of(job, a, head * passes_per_head + pass);
         size_t output = (size_t)head * (size_t)job->answers + (size_t)a;
         const float *weight = heads->weight + output * (size_t)job->inputs;
         float *panel = job->weight + (size_t)(column / TILE_COLUMNS) * (size_t)job->inputs * TILE_COLUMNS;
@@ -76,6 +84,9 @@ static int check(const struct score_request *request)
     if (request->passes < 1 || request->passes % heads->count || request->passes > INFORMATION_PASSES_MAX)
         return error_set(ERROR_INPUT, "%d passes over %d heads: use a multiple of the heads, at most %d",
                          request->passes, heads->count, INFORMATION_PASSES_MAX);
+    if (request->views < 0 || (request->views && request->passes % request->views))
+        return error_set(ERROR_INPUT, "%d passes over %d views: use a multiple of the views", request->passes,
+                         request->views);
     if (!(heads->dropout >= 0 && heads->dropout < 1))
         return error_set(ERROR_INPUT, "dropout %g is outside 0 <= p < 1", (double)heads->dropout);
     return 0;
@@ -98,7 +109,7 @@ static void job_free(struct score_job *job, int workers)
 static int scratch_new(const struct score_job *job, struct scratch *scratch)
 {
     size_t answers = (size_t)job->answers;
-    scratch->z = floats((size_t)BLOCK_ROWS * (size_t)job->inputs);
+    scratch->z = floats((size_t)job->views * BLOCK_ROWS * (size_t)job->inputs);
     scratch->x = floats((size_t)BLOCK_ROWS * (size_t)job->columns);
     scratch->alpha = floats(answers * (size_t)job->stride);
     scratch->fraction = floats(answers);
@@ -139,7 +150,7 @@ static void dump(const struct score_job *job, const float *x, float *output)
 {
     for (int t = 0; t < job->passes; t++)
         for (int a = 0; a < job->answers; a++)
-            output[t * job->answers + a] = x[a * job->passes + t];
+            output[t * job->answers + a] = job->factor[a] * x[column_of(job, a, t)];
 }
 
 /* Expected fraction of each answer, alpha_a / A averaged over passes, pass by pass. */
@@ -165,7 +176,11 @@ static void inform(const struct score_job *job, struct scratch *scratch, const f
     float *fraction = output + 2, *question_total = fraction + schema->answers,
           *question_expected = question_total + schema->questions;
     for (int a = 0; a < job->answers; a++)
-        memcpy(scratch->alpha + a * job->stride, x + a * job->passes, (size_t)job->passes * sizeof(float));
+        for (int view = 0; view < job->views; view++) {
+            float *alpha = scratch->alpha + a * job->stride + view * job->passes_per_view;
+            for (int t = 0; t < job->passes_per_view; t++)
+                alpha[t] = job->factor[a] * x[column_of(job, a, view) + t];
+        }
     for (int q = 0; q < schema->questions; q++) {
         const struct question *question = &schema->question[q];
         const float *alpha = scratch->alpha + question->first * job->stride;
@@ -196,6 +211,24 @@ static void reduce(const struct score_job *job, struct scratch *scratch, size_t 
                request->output + galaxy * (size_t)information_row_floats(request->schema));
 }
 
+/* Standardised embeddings of `rows` galaxies from `first` on, each view apart; rows up to `padded` are 0. */
+static void load_block(const struct score_job *job, size_t first, size_t rows, size_t padded, float *z)
+{
+    const struct score_request *request = job->request;
+    size_t inputs = (size_t)job->inputs;
+    for (size_t view = 0; view < (size_t)job->views; view++, z += BLOCK_ROWS * inputs) {
+        memset(z + rows * inputs, 0, (padded - rows) * inputs * sizeof(float));
+        for (size_t r = 0; r < rows; r++) {
+            uint64_t row = request->row ? request->row[first + r] : first + r;
+            const char *embedding = (const char *)request->embedding + row * request->embedding_stride_bytes;
+            job->kernels->standardise((const uint16_t *)embedding + view * inputs, request->heads->shift,
+                                      request->heads->scale, job->inputs, z + r * inputs);
+            if (request->heads->unit_length)
+                head_unit_length(z + r * inputs, job->inputs);
+        }
+    }
+}
+
 static void score_block(void *context, long item, int worker)
 {
     const struct score_job *job = context;
@@ -205,19 +238,12 @@ static void score_block(void *context, long item, int worker)
     size_t first = (job->first_block + (size_t)item) * BLOCK_ROWS, rows = request->count - first;
     rows = rows > BLOCK_ROWS ? BLOCK_ROWS : rows;
     size_t padded = (rows + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
-    memset(scratch->z + rows * inputs, 0, (padded - rows) * inputs * sizeof(float));
-    for (size_t r = 0; r < rows; r++) {
-        uint64_t row = request->row ? request->row[first + r] : first + r;
-        const char *embedding = (const char *)request->embedding + row * request->embedding_stride_bytes;
-        job->kernels->standardise((const uint16_t *)embedding, request->heads->shift, request->heads->scale,
-                                  job->inputs, scratch->z + r * inputs);
-    }
+    load_block(job, first, rows, padded, scratch->z);
     for (size_t r = 0; r < padded; r++)
         memcpy(scratch->x + r * columns, job->bias, columns * sizeof(float));
     for (size_t c = 0; c < columns; c += TILE_COLUMNS)
-        for (size_t r = 0; r < padded; r += TILE_ROWS)
-            job->kernels->tile(scratch->z + r * inputs, inputs, 1, job->weight + c * inputs, TILE_COLUMNS, job->inputs,
-                               scratch->x + r * columns + c, columns);
+        job->kernels->tile(padded, scratch->z + c / (size_t)job->columns_per_view * BLOCK_ROWS * inputs, inputs, 1,
+                           job->weight + c * inputs, TILE_COLUMNS, job->inputs, scratch->x + c, columns);
     for (size_t r = 0; r < rows; r++)
         reduce(job, scratch, first + r, scratch->x + r * columns);
 }
@@ -232,8 +258,13 @@ int cpu_head_score(struct workers *workers, const struct score_request *request,
                             .inputs = request->heads->inputs,
                             .answers = request->heads->answers,
                             .passes = request->passes,
-                            .columns = round_up(request->heads->answers * request->passes, TILE_COLUMNS),
+                            .views = request->views ? request->views : 1,
                             .stride = round_up(request->passes, INFORMATION_LANES)};
+    job.passes_per_view = job.passes / job.views;
+    for (int a = 0; a < job.answers; a++)
+        job.factor[a] = request->heads->factor[request->schema->answer[a].question];
+    job.columns_per_view = round_up(job.answers * job.passes_per_view, TILE_COLUMNS);
+    job.columns = job.views * job.columns_per_view;
     result = job_new(&job, workers_count(workers));
     size_t blocks = (request->count + BLOCK_ROWS - 1) / BLOCK_ROWS;
     while (!result && job.first_block < blocks) {

@@ -10,7 +10,7 @@
 #ifndef TRIAGE_CPU_HEADS_H
 #define TRIAGE_CPU_HEADS_H
 
-#include "cpu/workers.h"
+#include "base/workers.h"
 #include "model/backend.h"
 
 int cpu_head_fit(struct workers *workers, const struct fit_request *request, struct head_set *heads,

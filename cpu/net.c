@@ -408,11 +408,21 @@ static int build_plan(struct workers *workers, const struct net *net, const floa
     return 0;
 }
 
+int cpu_precision(enum precision wanted)
+{
+    int has_avx512 = (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core;
+    if (wanted == PRECISION_BF16 && !has_avx512)
+        return error_set(ERROR_STATE,
+                         "this processor has no AVX-512 and cannot compute in bfloat16: set trunk.precision = "
+                         "fp32");
+    return wanted == PRECISION_BF16 ? PRECISION_BF16 : PRECISION_FP32; /* only a GPU rounds factors */
+}
+
 int cpu_compile(struct workers *workers, const struct net *net, const float *parameters, enum precision precision,
                 struct plan **ret_plan)
 {
-    int has_bf16 = (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core;
-    return build_plan(workers, net, parameters, 1, has_bf16 ? precision : PRECISION_FP32, ret_plan);
+    int effective = cpu_precision(precision);
+    return effective < 0 ? effective : build_plan(workers, net, parameters, 1, (enum precision)effective, ret_plan);
 }
 
 void cpu_free_plan(struct plan *plan)

@@ -3,9 +3,10 @@
 #ifndef TRIAGE_CPU_NET_H
 #define TRIAGE_CPU_NET_H
 
-#include "cpu/workers.h"
+#include "base/workers.h"
 #include "model/backend.h"
 
+int cpu_precision(enum precision wanted);
 int cpu_compile(struct workers *workers, const struct net *net, const float *parameters, enum precision precision,
                 struct plan **ret_plan);
 void cpu_free_plan(struct plan *plan);

@@ -2,7 +2,7 @@
 #ifndef TRIAGE_CPU_TRAIN_H
 #define TRIAGE_CPU_TRAIN_H
 
-#include "cpu/workers.h"
+#include "base/workers.h"
 #include "model/backend.h"
 
 int cpu_open_training(struct workers *workers, const struct net *net, size_t batch_limit,

@@ -16,10 +16,12 @@
 #include <unistd.h>
 
 #define CLIENT_DEADLINE_MS 60000
+#define READERS_MAX        (CONTROL_CLIENTS_MAX - 8)
 
 struct client {
     int descriptor; /* -1 = free */
     int read_only;
+    int asked;           /* nothing more is read from this client */
     uint32_t generation; /* half of its control_client, so that a late answer cannot reach a newcomer */
     int64_t deadline_ms;
     char *request;
@@ -32,9 +34,33 @@ struct control {
     int listener[2]; /* admin, read-only */
     char path[2][sizeof((struct sockaddr_un *)0)->sun_path];
     struct client client[CONTROL_CLIENTS_MAX];
+    /* The connection that answers applies the votes too: readers, who may be anybody, have one question there at a time. */
+    int reader_asks;
+    control_client reader; /* whose it is, who may have gone away since */
     control_request *handler;
     void *context;
 };
+
+/* JSON that was refused memory anywhere lacks a part somewhere: nobody is told half of an answer. */
+static long refused, refused_seen;
+
+static void *allocate(size_t bytes)
+{
+    void *memory = malloc(bytes);
+    refused += !memory;
+    return memory;
+}
+
+static char *answer_line(const json_t *answer)
+{
+    char *line = json_dumps(answer, JSON_COMPACT);
+    if (line && refused == refused_seen)
+        return line;
+    refused_seen = refused;
+    free(line);
+    error_set(ERROR_SYSTEM, "out of memory for an answer");
+    return strdup("{\"ok\":false,\"exit\":1,\"message\":\"out of memory for an answer: try again\"}");
+}
 
 static int bind_socket(const char *folder, const char *name, mode_t mode, char *path, int *ret_descriptor)
 {
@@ -69,6 +95,7 @@ int control_open(const char *folder, control_request *handler, void *context, st
     struct control *control = calloc(1, sizeof *control);
     if (!control)
         return error_set(ERROR_SYSTEM, "out of memory for the control sockets");
+    json_set_alloc_funcs(allocate, free);
     control->handler = handler;
     control->context = context;
     control->listener[0] = control->listener[1] = -1;
@@ -108,6 +135,12 @@ void control_close(struct control *control)
     free(control);
 }
 
+/* One that waits for its answer is only watched for its end. */
+static short wanted_events(const struct client *client)
+{
+    return client->reply ? POLLOUT : client->asked ? 0 : POLLIN;
+}
+
 int control_poll(const struct control *control, struct pollfd *set)
 {
     int count = 0, room = 0;
@@ -116,21 +149,40 @@ int control_poll(const struct control *control, struct pollfd *set)
         if (client->descriptor < 0)
             room = 1;
         else
-            set[count++] = (struct pollfd){.fd = client->descriptor, .events = client->reply ? POLLOUT : POLLIN};
+            set[count++] = (struct pollfd){.fd = client->descriptor, .events = wanted_events(client)};
     }
     for (int i = 0; i < 2 && room; i++)
         set[count++] = (struct pollfd){.fd = control->listener[i], .events = POLLIN};
     return count;
 }
 
+/* Root and the daemon's own user may change things, whatever became of the socket's mode. */
+static int is_admin(int descriptor)
+{
+    struct ucred peer;
+    socklen_t size = sizeof peer;
+    return getsockopt(descriptor, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 &&
+           (peer.uid == 0 || peer.uid == geteuid());
+}
+
+/* Readers, who may be anybody, leave some places for those who can mend things. */
+static int is_full_for(const struct control *control, int read_only)
+{
+    int readers = 0;
+    for (int i = 0; i < CONTROL_CLIENTS_MAX; i++)
+        readers += control->client[i].descriptor >= 0 && control->client[i].read_only;
+    return read_only && readers >= READERS_MAX;
+}
+
 static void accept_client(struct control *control, int listener)
 {
     int descriptor = accept4(control->listener[listener], NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    for (int i = 0; descriptor >= 0 && i < CONTROL_CLIENTS_MAX; i++)
+    int read_only = listener == 1 || descriptor < 0 || !is_admin(descriptor);
+    for (int i = 0; descriptor >= 0 && i < CONTROL_CLIENTS_MAX && !is_full_for(control, read_only); i++)
         if (control->client[i].descriptor < 0) {
             control->client[i].descriptor = descriptor;
-            control->client[i].read_only = listener == 1;
-            control->client[i].deadline_ms = clock_ms() + CLIENT_DEADLINE_MS;
+            control->client[i].read_only = read_only;
+            control->client[i].deadline_ms = clock_patience_ms() + CLIENT_DEADLINE_MS;
             return;
         }
     if (descriptor >= 0)
@@ -157,9 +209,18 @@ static void handle_request(struct control *control, struct client *client)
     else if (!row)
         control_refuse(control, name, PROTO_EXIT_USAGE, "unknown verb '%.40s'", verb ? verb : "");
     else if (client->read_only && !row->read_only)
-        control_refuse(control, name, PROTO_EXIT_REFUSED, "'%s' changes something and needs the admin socket", verb);
-    else
+        control_refuse(control, name, PROTO_EXIT_REFUSED,
+                       "'%s' changes something: that needs the admin socket, and the daemon's user or root", verb);
+    else if (client->read_only && row->asks_database && control->reader_asks)
+        control_refuse(control, name, PROTO_EXIT_REFUSED,
+                       "another reader's question is with the database: try again in a moment");
+    else {
+        if (client->read_only && row->asks_database) {
+            control->reader_asks = 1;
+            control->reader = name;
+        }
         control->handler(control->context, name, verb, request);
+    }
     json_decref(request);
 }
 
@@ -178,9 +239,10 @@ static void read_client(struct control *control, struct client *client)
     memcpy(larger + client->request_length, block, (size_t)count);
     client->request_length += (size_t)count;
     larger[client->request_length] = 0;
-    char *end = strchr(larger, '\n');
+    char *end = memchr(larger, '\n', client->request_length); /* there may be a 0 before it */
     if (end) {
         *end = 0;
+        client->asked = 1;
         handle_request(control, client);
     } else if (client->request_length > PROTO_REQUEST_BYTES_MAX)
         control_refuse(control, client_name(control, client), PROTO_EXIT_USAGE, "a request holds at most %d bytes",
@@ -201,7 +263,7 @@ static void write_client(struct client *client)
 
 void control_step(struct control *control, const struct pollfd *set, int count)
 {
-    int64_t now_ms = clock_ms();
+    int64_t now_ms = clock_patience_ms();
     for (int i = 0; i < count; i++) {
         for (int j = 0; j < 2; j++)
             if (set[i].fd == control->listener[j] && set[i].revents & POLLIN)
@@ -212,6 +274,8 @@ void control_step(struct control *control, const struct pollfd *set, int count)
                 continue;
             if (client->reply)
                 write_client(client);
+            else if (client->asked)
+                drop_client(client); /* it has gone away */
             else
                 read_client(control, client);
         }
@@ -224,10 +288,14 @@ void control_step(struct control *control, const struct pollfd *set, int count)
 void control_answer(struct control *control, control_client name, json_t *answer)
 {
     struct client *client = &control->client[name & 0xffffffffu];
+    if (control->reader_asks && control->reader == name)
+        control->reader_asks = 0;
     if (client->descriptor >= 0 && client->generation == name >> 32 && !client->reply) {
-        char *line = json_dumps(answer, JSON_COMPACT);
+        char *line = answer_line(answer);
         size_t length = line ? strlen(line) : 0;
-        char *reply = realloc(line, length + 2);
+        char *reply = line ? realloc(line, length + 2) : NULL;
+        if (!reply)
+            free(line);
         if (reply) {
             memcpy(reply + length, "\n", 2);
             client->reply = reply;

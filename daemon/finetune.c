@@ -3,8 +3,9 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/file.h"
-#include "cpu/backend_cpu.h"
+#include "daemon/backend.h"
 #include "daemon/exits.h"
+#include "daemon/predictions.h"
 #include "daemon/setup.h"
 #include "daemon/training_report.h"
 #include "daemon/training_set.h"
@@ -28,11 +29,10 @@ struct finetune {
     struct net net;
     struct training_set set;
     struct trunk_recipe recipe;
-    struct backend_context *context;
+    struct chosen_backend compute;
     struct trunk_fit *fit;
-    char checkpoint[FILE_PATH_BYTES], trunk[FILE_PATH_BYTES];
+    char checkpoint[FILE_PATH_BYTES], trunk[FILE_PATH_BYTES], head[FILE_PATH_BYTES];
     double started_s, told_s, saved_s, progress_at_start;
-    long steps;
 };
 
 static volatile sig_atomic_t stop_wanted;
@@ -61,13 +61,19 @@ static struct trunk_data data_of(const struct finetune *finetune)
 
 static int start_values(struct finetune *finetune, const struct trunk_data *data, float *values)
 {
-    const char *weights = finetune->options->weights ? finetune->options->weights : finetune->config->trunk_weights;
+    const char *weights = finetune->options->weights ? finetune->options->weights : finetune->config->trunk_weights,
+               *head = finetune->options->head;
     const struct target *target = &finetune->set.target;
     uint64_t seed = finetune->recipe.seed;
+    if (!weights[0] && head)
+        return error_set(ERROR_INPUT, "--head %s was made for a trunk: give that too, by --weights FILE", head);
     if (!weights[0])
         return trunk_fit_random(&finetune->net, target, data, seed, values);
     int result = safetensors_load(weights, &finetune->net, values);
-    if (!result)
+    if (!result && head)
+        result = safetensors_load_head(head, &finetune->net, &finetune->set.head,
+                                       values + net_parameter_count(&finetune->net));
+    else if (!result)
         result = trunk_fit_random_head(&finetune->net, target, data, seed, values);
     if (!result && finetune->config->training_start < 1)
         result = trunk_fit_shrink(&finetune->net, target, data, seed, finetune->config->training_start, values);
@@ -80,15 +86,22 @@ static int open_fit(struct finetune *finetune)
     float *values = malloc(trunk_fit_values(&finetune->net, &finetune->set.target) * sizeof *values);
     int result = values ? start_values(finetune, &data, values) : error_set(ERROR_SYSTEM, "out of memory for weights");
     if (!result)
-        result = trunk_fit_open(&backend_cpu, finetune->context, &finetune->net, &finetune->set.target,
-                                &finetune->recipe, &data, values, &finetune->fit);
+        result = trunk_fit_open(finetune->compute.backend, finetune->compute.context, &finetune->net,
+                                &finetune->set.target, &finetune->recipe, &data, values, &finetune->fit);
     free(values);
     if (result || !file_exists(finetune->checkpoint))
         return result;
-    result = trunk_fit_load(finetune->fit, finetune->checkpoint);
-    if (!result)
-        fprintf(stderr, "going on from %s, epoch %d\n", finetune->checkpoint, trunk_fit_epochs(finetune->fit));
-    return result;
+    int before, now = finetune->compute.backend->threads(finetune->compute.context);
+    result = trunk_fit_load(finetune->fit, finetune->checkpoint, &before);
+    if (result)
+        return result;
+    fprintf(stderr, "going on from %s, epoch %d\n", finetune->checkpoint, trunk_fit_epochs(finetune->fit));
+    if (before != now)
+        fprintf(stderr,
+                "triaged: the run so far had %d threads, now it has %d: it ends within rounding of what it would have "
+                "been; for the same bytes stop it now and give --set worker.threads=%d\n",
+                before, now, before);
+    return 0;
 }
 
 static int open_finetune(struct finetune *finetune)
@@ -108,13 +121,20 @@ static int open_finetune(struct finetune *finetune)
     if (!result)
         result = file_path(finetune->trunk, sizeof finetune->trunk, "%s/trunk.safetensors", options->out);
     if (!result)
+        result = file_path(finetune->head, sizeof finetune->head, "%s/head.safetensors", options->out);
+    if (!result)
         result = training_set_open(finetune->config, &finetune->schema, &source, &finetune->set);
     if (!result)
-        result = backend_cpu.open((int)finetune->config->threads, &finetune->context);
+        result = backend_choose(finetune->config, &finetune->compute);
     return result ? result : open_fit(finetune);
 }
 
 /* --- running ------------------------------------------------------------------------------------------------------ */
+
+static double images_in_all(const struct finetune *finetune)
+{
+    return (double)trunk_fit_steps_per_epoch(finetune->fit) * finetune->recipe.batch * finetune->recipe.epochs_max;
+}
 
 static void show_progress(struct finetune *finetune)
 {
@@ -125,7 +145,7 @@ static void show_progress(struct finetune *finetune)
     finetune->told_s = now_s;
     fprintf(stderr, "\repoch %d of %d, %.0f images/s, %.0f s left if all epochs are needed   ",
             trunk_fit_epochs(finetune->fit) + 1, finetune->recipe.epochs_max,
-            (double)finetune->steps * finetune->recipe.batch / elapsed_s, elapsed_s * (1 - progress) / made);
+            made * images_in_all(finetune) / elapsed_s, elapsed_s * (1 - progress) / made);
 }
 
 static void show_epoch(const struct finetune *finetune)
@@ -138,12 +158,16 @@ static void show_epoch(const struct finetune *finetune)
             trunk_fit_best_epoch(finetune->fit) == number ? " (best)" : "", clock_s() - finetune->started_s);
 }
 
-/* Checkpoint, curve and the best trunk so far, so that a killed run has lost nothing that was done. */
+/* Checkpoint, curve and the best trunk and head so far, so that a killed run has lost nothing that was done. */
 static int save_epoch(struct finetune *finetune)
 {
+    const float *best = trunk_fit_best(finetune->fit);
     int result = training_report_write(finetune->fit, &finetune->set.target, finetune->options->out);
     if (!result)
-        result = safetensors_save(finetune->trunk, &finetune->net, trunk_fit_best(finetune->fit));
+        result = safetensors_save(finetune->trunk, &finetune->net, best);
+    if (!result)
+        result = safetensors_save_head(finetune->head, &finetune->net, &finetune->set.head,
+                                       best + net_parameter_count(&finetune->net));
     if (!result)
         result = trunk_fit_save(finetune->fit, finetune->checkpoint);
     finetune->saved_s = clock_s();
@@ -168,7 +192,6 @@ static int train(struct finetune *finetune)
         over = trunk_fit_step(finetune->fit);
         if (over < 0)
             return name_galaxy(finetune, over);
-        finetune->steps++;
         show_progress(finetune);
         if (trunk_fit_epochs(finetune->fit) != epoch) {
             show_epoch(finetune);
@@ -185,7 +208,8 @@ static int train(struct finetune *finetune)
 
 /* --- the result --------------------------------------------------------------------------------------------------- */
 
-/* Loss of each question under the best constant of the training galaxies with concentrations in a range, on rows. */
+/* Loss of each question on rows under the best constant of these very rows with concentrations in a range: no constant fitted
+ * elsewhere is better. */
 static int judge_constant(const struct finetune *finetune, const uint64_t *row, size_t count, double lower,
                           double upper, double *losses)
 {
@@ -197,7 +221,7 @@ static int judge_constant(const struct finetune *finetune, const uint64_t *row, 
         return error_set(ERROR_SYSTEM, "out of memory for votes");
     for (size_t i = 0; i < set->rows * answers; i++)
         votes[i] = (uint16_t)set->labels[i];
-    struct vote_rows rows = {votes, answers * sizeof *votes, set->train_row, set->train_count};
+    struct vote_rows rows = {votes, answers * sizeof *votes, row, count};
     int result = likelihood_constant_fit(&finetune->schema, &rows, lower, upper, alpha);
     for (int q = 0; q < finetune->schema.questions && !result; q++) {
         const struct question *question = &finetune->schema.question[q];
@@ -238,12 +262,14 @@ static int judge_questions(const struct finetune *finetune, const struct trunk_e
 }
 
 /* How good the best weights are on some rows. */
-static int judge(const struct finetune *finetune, const uint64_t *row, size_t count, json_t *report, const char *name)
+static int judge(struct finetune *finetune, const uint64_t *row, size_t count, json_t *report, const char *name)
 {
     struct trunk_epoch judged = {0};
     if (!count)
         return 0;
     int result = trunk_fit_judge(finetune->fit, trunk_fit_best(finetune->fit), row, count, &judged);
+    if (result)
+        return name_galaxy(finetune, result);
     json_t *part =
         json_pack("{s:I,s:o}", "galaxies", (json_int_t)count, "loss", number_or_null(judged.validation_loss));
     if (finetune->set.target.kind == TARGET_CLASSES) {
@@ -253,17 +279,20 @@ static int judge(const struct finetune *finetune, const uint64_t *row, size_t co
         json_object_set_new(part, "interval", json_pack("[f,f]", interval[0], interval[1]));
     } else
         json_object_set_new(part, "rmse", number_or_null(judged.quality));
-    if (!result && finetune->set.target.kind == TARGET_VOTES)
+    if (finetune->set.target.kind == TARGET_VOTES)
         result = judge_questions(finetune, &judged, row, count, part);
     json_object_set_new(report, name, part);
     return result;
 }
 
-static int make_report(const struct finetune *finetune, json_t *report)
+static int make_report(struct finetune *finetune, json_t *report)
 {
     const struct training_set *set = &finetune->set;
     json_object_set_new(report, "network", json_string(finetune->net.name));
     json_object_set_new(report, "side", json_integer(finetune->net.side));
+    json_object_set_new(report, "blocks", json_integer(finetune->config->blocks));
+    json_object_set_new(report, "norm", json_string(finetune->config->norm));
+    json_object_set_new(report, "warm_start", json_real(finetune->config->training_start));
     json_object_set_new(report, "trained_on", json_integer((json_int_t)set->train_count));
     json_object_set_new(report, "unlabelled", json_integer((json_int_t)set->unlabelled));
     json_object_set_new(report, "bad_images", json_integer((json_int_t)set->bad));
@@ -271,6 +300,7 @@ static int make_report(const struct finetune *finetune, json_t *report)
     json_object_set_new(report, "best_epoch", json_integer(trunk_fit_best_epoch(finetune->fit)));
     json_object_set_new(report, "seconds", json_real(clock_s() - finetune->started_s));
     json_object_set_new(report, "weights", json_string(finetune->trunk));
+    json_object_set_new(report, "head", json_string(finetune->head));
     int result = judge(finetune, set->validation_row, set->validation_count, report, "validation");
     return result ? result : judge(finetune, set->test_row, set->test_count, report, "test");
 }
@@ -311,6 +341,10 @@ static void print_report(const json_t *report, int json)
            (long long)json_integer_value(json_object_get(report, "epochs")),
            (long long)json_integer_value(json_object_get(report, "best_epoch")),
            json_string_value(json_object_get(report, "weights")));
+    printf("trained:   %lld blocks and the head, batch norm %s, %g of the given weights\n",
+           (long long)json_integer_value(json_object_get(report, "blocks")),
+           json_string_value(json_object_get(report, "norm")),
+           json_number_value(json_object_get(report, "warm_start")));
     print_part(report, "validation");
     print_part(report, "test");
 }
@@ -330,13 +364,16 @@ int run_finetune(const struct config *config, const struct finetune_options *opt
         result = save_epoch(&finetune);
     if (!result)
         result = make_report(&finetune, report);
+    if (!result)
+        result = predictions_write(finetune.fit, &finetune.set, (int)config->mc_views, options->out);
     if (result)
         fprintf(stderr, "triaged: %s\n", error_message());
     else
         print_report(report, options->json);
     json_decref(report);
     trunk_fit_close(finetune.fit);
-    backend_cpu.close(finetune.context);
+    if (finetune.compute.backend)
+        finetune.compute.backend->close(finetune.compute.context);
     training_set_close(&finetune.set);
     return exit_code(result);
 }

@@ -5,7 +5,7 @@
 #include "daemon/config.h"
 
 struct finetune_options {
-    const char *catalogue, *test_catalogue, *labels, *task, *weights, *out;
+    const char *catalogue, *test_catalogue, *labels, *task, *weights, *head, *out;
     int json;
 };
 

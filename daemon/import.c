@@ -2,6 +2,7 @@
 #include "daemon/import.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/fault.h"
 #include "base/file.h"
 #include "connectors/catalogue.h"
 #include "connectors/galaxies.h"
@@ -20,6 +21,7 @@
 #define CONNECT_PATIENCE_S 20
 
 struct importing {
+    const struct config *config;
     struct catalogue *catalogue;
     char folder[FILE_PATH_BYTES], path[FILE_PATH_BYTES];
     int without_votes, show_progress;
@@ -45,7 +47,8 @@ static int next_galaxy(void *context, struct galaxy_row *row)
     int got = catalogue_next(importing->catalogue, &read);
     if (got <= 0)
         return got;
-    int result = image_resolve(importing->folder, read.file_loc, importing->path, sizeof importing->path);
+    int result = image_resolve(importing->folder, importing->config->image_folders, read.file_loc, importing->path,
+                               sizeof importing->path);
     if (result)
         return result;
     *row = (struct galaxy_row){.id_str = read.id_str, .file_loc = importing->path, .ra = read.ra, .dec = read.dec};
@@ -68,11 +71,15 @@ static int catalogue_folder(const char *catalogue, char *folder, size_t size)
     return result;
 }
 
-static int import_into(struct database *database, const struct schema *schema, const char *path,
-                       const struct catalogue_summary *summary, int without_votes, struct import_report *report)
+static int import_into(struct database *database, const struct config *config, const struct schema *schema,
+                       const char *path, const struct catalogue_summary *summary, int without_votes,
+                       struct import_report *report)
 {
-    struct importing importing = {
-        .without_votes = without_votes, .show_progress = isatty(2), .total = summary->rows, .started_s = clock_s()};
+    struct importing importing = {.config = config,
+                                  .without_votes = without_votes,
+                                  .show_progress = isatty(2),
+                                  .total = summary->rows,
+                                  .started_s = clock_s()};
     int result = migrate_run(database);
     if (!result)
         result = galaxies_register(database, schema);
@@ -126,7 +133,8 @@ int run_import(const struct config *config, const char *catalogue, int without_v
     if (!result)
         result = setup_connect(url, CONNECT_PATIENCE_S, &database);
     if (!result)
-        result = import_into(database, &schema, catalogue, &summary, without_votes, &report);
+        result = import_into(database, config, &schema, catalogue, &summary, without_votes, &report);
+    FAULT(IMPORT_COMMITTED);
     database_close(database);
     if (result)
         fprintf(stderr, "triaged: %s; nothing was imported\n", error_message());

@@ -9,15 +9,21 @@
  *     {"job": N, "kind": "train", "trunk": N, "from": N, "seconds": S}               a slice of teaching trunk N, which starts from trunk "from"
  *     {"job": N, "kind": "reembed", "trunk": N, "from": N, "first": key, "count": N} the same galaxies by another trunk
  *     {"job": N, "kind": "rank", "trunk": N, "model": N, "cycle": N, "queue_size": N, "kept_holdout": N, "kept_random": N, "kept_active": N}
+ *     {"job": N, "kind": "compare", "models": [N, N], "top": N}                      what two stored models think of the same galaxies
  *   worker -> daemon
  *     {"hello": pid, "threads": N, "backend": "cpu"}
  *     {"job": N, "progress": 0..1}                                                   at least every few seconds
  *     {"job": N, "ok": false, "code": N, "message": "..."}
- *     {"job": N, "ok": true, ...}   embed: embedded, bad [[key, "reason"], ...], seconds
+ *     {"job": N, "ok": true, ...}   embed: embedded, bad [[key, "reason"], ...], decode_s, seconds
  *                                   train: over, galaxies, epoch, best_epoch, share, train_loss, validation_loss
  *                                   reembed: embedded
- *                                   fit: labels, trunk, epochs, holdout_nll, champion_nll, constant_nll, promoted, reason, seconds
- *                                   rank: scored, score_s, seconds, selected [[key, "stream", probability], ...]
+ *                                   fit: labels, trunk, epochs, holdout_nll, champion_nll, constant_nll, train_loss, brier,
+ *                                     calibration_error, coverage_80, promoted, reason, seconds;
+ *                                        or nothing_labelled and labels, those of the hold-out
+ *                                   rank: scored, score_s, choose_s, seconds, selected [[key, "stream", probability], ...],
+ *                                     review [[key, "reason", value], ...], retired [key, ...], choice {cold, candidates,
+ *                                     refined, outcomes_max, duplicates, crowded, held, kinds}
+ *                                   compare: compared, mean_score [2], rank_correlation, top_tenth_shared, questions, moved
  */
 #ifndef TRIAGE_DAEMON_JOBS_H
 #define TRIAGE_DAEMON_JOBS_H

@@ -1,23 +1,28 @@
 /* triaged: finds the verb and its options, reads the configuration, hands over. Everything else is elsewhere. */
 #include "base/error.h"
+#include "base/fault.h"
 #include "base/file.h"
+#include "daemon/backend.h"
 #include "daemon/config.h"
 #include "daemon/evaluate.h"
 #include "daemon/exits.h"
 #include "daemon/finetune.h"
 #include "daemon/import.h"
+#include "daemon/replay.h"
 #include "daemon/run.h"
+#include "daemon/votes.h"
 #include "daemon/worker.h"
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 #define DEFAULT_CONFIG "/etc/triaged/triaged.conf"
 
 #define SETTINGS_MAX 64
 
 struct options {
-    const char *config, *oracle, *endpoint, *argument, *labels, *task, *test, *weights, *out;
+    const char *config, *oracle, *endpoint, *argument, *file, *workflow, *labels, *task, *test, *weights, *head, *out;
     const char *set[SETTINGS_MAX];
     int check_only, json, without_votes, settings;
 };
@@ -37,7 +42,7 @@ static int do_import(const struct config *config, const struct options *options)
 
 static int do_evaluate(const struct config *config, const struct options *options)
 {
-    return run_evaluate(config, options->oracle, options->json);
+    return run_evaluate(config, options->oracle, options->out, options->json);
 }
 
 static int do_model(const struct config *config, const struct options *options)
@@ -57,9 +62,26 @@ static int do_finetune(const struct config *config, const struct options *option
                                                 : options->labels ? "classes"
                                                                   : "votes",
                                         .weights = options->weights,
+                                        .head = options->head,
                                         .out = options->out,
                                         .json = options->json};
     return run_finetune(config, &finetune);
+}
+
+static int do_replay(const struct config *config, const struct options *options)
+{
+    struct replay_options replay = {options->argument, options->test, options->weights, options->out, options->json};
+    return run_replay(config, &replay);
+}
+
+static int do_votes(const struct config *config, const struct options *options)
+{
+    return run_votes(config, options->argument, options->file, options->workflow, options->json);
+}
+
+static int do_gpu(const struct config *config, const struct options *options)
+{
+    return run_gpu(config, options->json);
 }
 
 static int do_worker(const struct config *config, const struct options *options)
@@ -67,7 +89,8 @@ static int do_worker(const struct config *config, const struct options *options)
     return run_worker(config, options->endpoint);
 }
 
-#define FINETUNE_OPTIONS "--out --labels --task --test --weights --set --config --json"
+#define FINETUNE_OPTIONS "--out --labels --task --test --weights --head --set --config --json"
+#define REPLAY_OPTIONS   "--out --test --weights --set --config --json"
 
 static const struct verb {
     const char *name, *arguments; /* the options it takes, as in the manual */
@@ -75,16 +98,22 @@ static const struct verb {
     int (*run)(const struct config *config, const struct options *options);
     const char *help;
 } verbs[] = {
-    {"run",      "[-n] [--config FILE]",                                 0, do_run,      "serve; -n checks the configuration and prints it"},
-    {"import",   "[--config FILE] CATALOGUE [--without-votes] [--json]", 1, do_import,
-     "take galaxies from a CSV catalogue"                                                                                                  },
-    {"evaluate", "[--config FILE] --oracle CATALOGUE [--json]",          0, do_evaluate,
-     "every stored model on the test galaxies"                                                                                             },
-    {"finetune", "CATALOGUE --out FOLDER [OPTION ...]",                  1, do_finetune,
-     "teach the network on a labelled catalogue; triaged(8) has the options"                                                               },
-    {"model",    "summary [--config FILE] [--json]",                     1, do_model,    "the network, layer by layer"                     },
-    {"worker",   "--endpoint ENDPOINT [--config FILE]",                  0, do_worker,
-     "internal: the process that computes, started by run"                                                                                 },
+    {"run",      "[-n] [--config FILE]",                                       0, do_run,      "serve; -n checks the configuration and prints it"},
+    {"import",   "[--config FILE] CATALOGUE [--without-votes] [--json]",       1, do_import,
+     "take galaxies from a CSV catalogue"                                                                                                        },
+    {"evaluate", "[--config FILE] --oracle CATALOGUE [--out FOLDER] [--json]", 0, do_evaluate,
+     "every stored model on the test galaxies"                                                                                                   },
+    {"finetune", "CATALOGUE --out FOLDER [OPTION ...]",                        1, do_finetune,
+     "teach the network on a labelled catalogue; triaged(8) has the options"                                                                     },
+    {"replay",   "CATALOGUE --out FOLDER [OPTION ...]",                        1, do_replay,
+     "what asking by score saves, simulated on a labelled catalogue; triaged(8) has the options"                                                 },
+    {"votes",    "WHAT [FILE] [--workflow NAME] [--config FILE] [--json]",     1, do_votes,
+     "WHAT: import votes of a FILE, rebuild tallies, weigh voters, retry the quarantine"                                                         },
+    {"model",    "summary [--config FILE] [--json]",                           1, do_model,    "the network, layer by layer"                     },
+    {"gpu",      "[--config FILE] [--json]",                                   0, do_gpu,
+     "GPUs, their memory and what the network takes of it, versions of driver and libraries"                                                     },
+    {"worker",   "--endpoint ENDPOINT [--config FILE]",                        0, do_worker,
+     "internal: the process that computes, started by run"                                                                                       },
 };
 
 static void print_help(FILE *out)
@@ -103,7 +132,10 @@ static int usage(const char *what, const char *detail)
 
 static int takes(const struct verb *verb, const char *option)
 {
-    return strstr(verb->run == do_finetune ? FINETUNE_OPTIONS : verb->arguments, option) != NULL;
+    return strstr(verb->run == do_finetune ? FINETUNE_OPTIONS
+                  : verb->run == do_replay ? REPLAY_OPTIONS
+                                           : verb->arguments,
+                  option) != NULL;
 }
 
 static int parse(struct options *options, const struct verb *verb, int count, char **words)
@@ -119,7 +151,9 @@ static int parse(struct options *options, const struct verb *verb, int count, ch
         {"--labels",        &options->labels,   NULL                   },
         {"--task",          &options->task,     NULL                   },
         {"--test",          &options->test,     NULL                   },
+        {"--workflow",      &options->workflow, NULL                   },
         {"--weights",       &options->weights,  NULL                   },
+        {"--head",          &options->head,     NULL                   },
         {"--out",           &options->out,      NULL                   },
         {"--set",           options->set,       NULL                   },
         {"--json",          NULL,               &options->json         },
@@ -143,6 +177,8 @@ static int parse(struct options *options, const struct verb *verb, int count, ch
                 *known[k].flag = 1;
         } else if (words[i][0] != '-' && verb->needs_argument && !options->argument)
             options->argument = words[i];
+        else if (words[i][0] != '-' && verb->run == do_votes && !options->file)
+            options->file = words[i];
         else
             return usage("unexpected", words[i]);
     }
@@ -150,7 +186,7 @@ static int parse(struct options *options, const struct verb *verb, int count, ch
         return usage("missing argument", verb->arguments);
     if (verb->run == do_evaluate && !options->oracle)
         return usage("missing", "--oracle CATALOGUE");
-    if (verb->run == do_finetune && !options->out)
+    if ((verb->run == do_finetune || verb->run == do_replay) && !options->out)
         return usage("missing", "--out FOLDER");
     return verb->run == do_worker && !options->endpoint ? usage("missing", "--endpoint") : 0;
 }
@@ -160,6 +196,7 @@ int main(int argc, char **argv)
     struct options options = {0};
     struct config config;
     const struct verb *verb = NULL;
+    prctl(PR_SET_DUMPABLE, 0); /* no core file, nor anybody of this user, shall hold a key or the database's password */
     for (size_t i = 0; argc > 1 && i < sizeof verbs / sizeof *verbs; i++)
         if (strcmp(verbs[i].name, argv[1]) == 0)
             verb = &verbs[i];
@@ -168,6 +205,7 @@ int main(int argc, char **argv)
         print_help(asked ? stdout : stderr);
         return asked ? EXIT_DONE : EXIT_USAGE;
     }
+    FAULT_ROLE(verb->name);
     int code = parse(&options, verb, argc - 2, argv + 2);
     if (code)
         return code;
@@ -180,7 +218,7 @@ int main(int argc, char **argv)
         result = config_check(&config);
     if (result) {
         fprintf(stderr, "triaged: %s\n", error_message());
-        return EXIT_CONFIG;
+        return error_memory_failures() ? EXIT_IO : EXIT_CONFIG; /* without memory, starting again does help */
     }
     return verb->run(&config, &options);
 }

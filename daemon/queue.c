@@ -50,6 +50,42 @@ int queue_remove(struct queue *queue, struct pool *pool, uint64_t key)
     return 1;
 }
 
+static size_t pins_waiting(const struct pool *pool, uint64_t galaxies)
+{
+    const int out = POOL_QUEUED | POOL_RETIRED | POOL_EXCLUDED | POOL_BAD;
+    size_t count = 0;
+    for (uint64_t row = 0; row < galaxies; row++)
+        count += (pool_state(pool, row)->flags & (POOL_PINNED | out)) == POOL_PINNED &&
+                 *pool_embedding_version(pool, row) == pool->trunk;
+    return count;
+}
+
+/* The lowest of this stream goes. False if there is none. */
+static bool remove_lowest(struct queue *queue, struct pool *pool, enum stream stream)
+{
+    for (size_t i = queue->count; i-- > 0;)
+        if (queue->entries[i].stream == stream)
+            return queue_remove(queue, pool, queue->entries[i].key);
+    return false;
+}
+
+void queue_follow_pins(struct queue *queue, struct pool *pool, uint64_t galaxies, size_t limit)
+{
+    for (size_t i = queue->count; i-- > 0;) {
+        struct queue_entry *entry = &queue->entries[i];
+        bool pinned = pool_state(pool, entry->key - 1)->flags & POOL_PINNED;
+        if (pinned && entry->stream != STREAM_PINNED) {
+            entry->stream = STREAM_PINNED;
+            entry->probability = 1;
+        } else if (!pinned && entry->stream == STREAM_PINNED)
+            queue_remove(queue, pool, entry->key);
+    }
+    size_t waiting = pins_waiting(pool, galaxies);
+    while (waiting && queue->count + waiting > limit)
+        if (!remove_lowest(queue, pool, STREAM_ACTIVE) && !remove_lowest(queue, pool, STREAM_RANDOM))
+            return;
+}
+
 bool queue_lease_is_over(const struct queue *queue, int64_t unix_ms)
 {
     for (size_t i = 0; i < queue->count; i++)

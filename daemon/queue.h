@@ -30,6 +30,13 @@ int queue_add(struct queue *queue, const struct queue_entry *entry);
 /* Takes the entry out and clears the pool's POOL_QUEUED flag. Returns 1 if it was there. */
 int queue_remove(struct queue *queue, struct pool *pool, uint64_t key);
 
+/*
+ * Makes the queue follow the pins before free places are counted: an entry pinned meanwhile changes to that stream where it is,
+ * one whose pin was taken away goes, and of the rest so many of the lowest go, active ones first, that every pinned galaxy that
+ * waits finds a place among `limit`.
+ */
+void queue_follow_pins(struct queue *queue, struct pool *pool, uint64_t galaxies, size_t limit);
+
 /* Whether some entry's lease has ended at this time. */
 bool queue_lease_is_over(const struct queue *queue, int64_t unix_ms);
 

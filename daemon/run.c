@@ -2,16 +2,19 @@
 #include "daemon/run.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/fault.h"
 #include "base/file.h"
 #include "connectors/cycles.h"
 #include "connectors/galaxies.h"
 #include "connectors/migrate.h"
+#include "daemon/accept.h"
 #include "daemon/daemon.h"
 #include "daemon/exits.h"
 #include "daemon/log.h"
 #include "daemon/models.h"
 #include "daemon/notify.h"
 #include "daemon/setup.h"
+#include "daemon/watch.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -19,12 +22,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
 #define LOOP_WAIT_MS      100
 #define WORKER_STOP_MS    2500
 #define HEARTBEAT_MS      1000
+#define LOST_MS           120000 /* a statement may take 30 s, and three more may wait before it */
 #define POSTGRES_CHECK_MS 1000
 
 /* --- helpers shared by the steps -------------------------------------------------------------------------- */
@@ -43,6 +48,16 @@ uint64_t daemon_find_galaxy(const struct daemon *daemon, const char *id_str)
     return 0;
 }
 
+void daemon_note_damage(struct daemon *daemon, const json_t *answer)
+{
+    long damaged = (long)json_integer_value(json_object_get(answer, "damaged"));
+    if (damaged <= 0)
+        return;
+    log_warning(EVENT_ROW_DAMAGED, "%ld rows of the pool were damaged and are embedded again", damaged);
+    incident_note(&daemon->incidents, INCIDENT_ROWS, "%ld rows", damaged);
+    embed_again(daemon);
+}
+
 void daemon_retract(struct daemon *daemon, uint64_t key, const char *reason)
 {
     const struct queue_entry *entry = queue_find(&daemon->queue, key);
@@ -52,6 +67,7 @@ void daemon_retract(struct daemon *daemon, uint64_t key, const char *reason)
     snprintf(retraction.id_str, sizeof retraction.id_str, "%s", entry->id_str);
     queue_remove(&daemon->queue, &daemon->pool, key);
     daemon->publisher->retract(daemon->feed, &retraction, 1);
+    FAULT(GALAXY_RETRACTED);
     cycles_send_retract(daemon->database, key);
 }
 
@@ -59,17 +75,26 @@ void daemon_retract(struct daemon *daemon, uint64_t key, const char *reason)
 
 static int open_state(struct daemon *daemon)
 {
+    struct score_rule rule;
     int result = setup_schema(&daemon->config, &daemon->schema);
+    if (!result)
+        result = config_score_rule(&daemon->config, &daemon->schema, &rule);
     if (!result)
         result = setup_folders(&daemon->config);
     if (!result)
         result = setup_lock(&daemon->config);
+    FAULT(LOCK_TAKEN);
+    if (!result) {
+        daemon->is_owner = true;
+        result = watch_start(daemon);
+    }
     if (!result)
         result = setup_pool(&daemon->config, &daemon->schema, POOL_READ_WRITE, &daemon->pool);
+    FAULT(POOL_OPENED);
     if (!result)
         result = arena_init(&daemon->memory, CYCLE_MEMORY_BYTES);
     if (!result)
-        result = models_champion(&daemon->config, &daemon->cycle.champion);
+        result = watch_champion(daemon);
     if (!result)
         result = queue_new(SELECT_SLOTS_MAX, &daemon->queue);
     return result;
@@ -86,6 +111,8 @@ static int restore(struct daemon *daemon, struct database *database)
     daemon->cycle.labels = (long)state.labels;
     daemon->cycle.model_number = state.model_number;
     result = models_highest(&daemon->config, &daemon->cycle.model_number);
+    if (!result)
+        result = choice_restore(daemon, database);
     return result ? result : train_restore(daemon);
 }
 
@@ -98,11 +125,14 @@ static int open_database(struct daemon *daemon)
         result = setup_connect(daemon->database_url, (int)daemon->config.database_wait_s, &database);
     if (result)
         return result;
+    FAULT(DATABASE_REACHED);
     result = migrate_run(database);
+    FAULT(MIGRATED);
     if (!result)
         result = galaxies_register(database, &daemon->schema);
     if (!result)
         result = restore(daemon, database);
+    FAULT(STATE_RESTORED);
     database_close(database);
     return result ? result : database_start(daemon->database_url, &daemon->database);
 }
@@ -110,19 +140,14 @@ static int open_database(struct daemon *daemon)
 static int open_sockets(struct daemon *daemon)
 {
     const struct config *config = &daemon->config;
-    daemon->publisher = config->feed_record[0] ? &publisher_record : &publisher_zmq;
-    struct publisher_options options = {.publish_endpoint = config->feed_publish,
-                                        .snapshot_endpoint = config->feed_snapshot,
-                                        .record_path = config->feed_record,
-                                        .schema_hash = daemon->schema.hash,
-                                        .queue_limit = SELECT_SLOTS_MAX};
-    int result = daemon->publisher->open(&options, &daemon->feed);
-    if (result)
-        error_prefix(result, "the feed (feed.publish, feed.snapshot): ");
+    int result = feed_open(daemon);
     if (!result)
         result = control_open(config->run, verbs_handle, daemon, &daemon->control);
     if (!result)
         result = worker_link_open(config, &daemon->worker);
+    if (!result && config->metrics_port)
+        result = http_open((int)config->metrics_port, daemon_http, daemon, &daemon->http);
+    FAULT(SOCKETS_BOUND);
     return result;
 }
 
@@ -164,9 +189,11 @@ static void become_ready(struct daemon *daemon)
     if (daemon->ready || daemon->sync.step != SYNC_DONE || daemon->worker.state < WORKER_IDLE)
         return;
     republish(daemon);
+    FAULT(QUEUE_OFFERED);
     daemon->ready = true;
-    notify_send("READY=1\nSTATUS=serving %llu galaxies", (unsigned long long)daemon->galaxies);
-    log_info("ready: instance %s, %llu galaxies, model %u, feed %s", daemon->config.name,
+    notify_send("READY=1\nSTATUS=serving %llu galaxies, computing on %s%s", (unsigned long long)daemon->galaxies,
+                daemon->worker.backend, daemon->worker.fallback[0] ? " INSTEAD OF CUDA, see triagectl status" : "");
+    log_info(EVENT_READY, "ready: instance %s, %llu galaxies, model %u, feed %s", daemon->config.name,
              (unsigned long long)daemon->galaxies, daemon->cycle.champion, daemon->config.feed_publish);
 }
 
@@ -175,15 +202,24 @@ static void become_ready(struct daemon *daemon)
 int daemon_reload(struct daemon *daemon, char *text, int size)
 {
     struct config next;
+    struct score_rule rule;
     char restart[512];
     int result = config_read(daemon->config.file[0] ? daemon->config.file : NULL, &next);
+    if (!result)
+        result = config_score_rule(&next, &daemon->schema, &rule);
     if (result)
         return error_prefix(result, "the configuration in force stays: ");
+    result = daemon->publisher->reload_keys(daemon->feed);
+    if (result)
+        return error_prefix(result, "the configuration in force stays; ");
     notify_reloading();
+    bool resettle = next.retire_votes != daemon->config.retire_votes;
     config_reload(&daemon->config, &next, restart, sizeof restart);
     worker_link_restart(&daemon->worker);
+    if (resettle)
+        sync_restart(daemon);
     snprintf(text, (size_t)size, restart[0] ? "reloaded; needs a restart to take effect: %s" : "reloaded%s", restart);
-    log_info("%s", text);
+    log_info(EVENT_RELOADED, "%s", text);
     notify_send("READY=1");
     return 0;
 }
@@ -196,12 +232,22 @@ static void take_signal(struct daemon *daemon, int descriptor)
         return;
     if (info.ssi_signo == SIGHUP) {
         if (daemon_reload(daemon, text, sizeof text))
-            log_error("%s", error_message());
-    } else if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT) {
-        if (daemon->stopping)
-            _exit(EXIT_INTERNAL); /* asked twice: at once */
+            log_error(EVENT_RELOAD_FAILED, "%s", error_message());
+    } else if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT)
         daemon->stopping = true;
-    }
+}
+
+/* From here on another SIGTERM or SIGINT ends the process at once: all that must last is on disk already. */
+static void end_at_next_signal(int signals)
+{
+    struct signalfd_siginfo info;
+    sigset_t mask;
+    while (read(signals, &info, sizeof info) == sizeof info) /* the one that began the stop, if nobody read it */
+        ;
+    sigemptyset(&mask);
+    sigaddset(&mask, SIGTERM);
+    sigaddset(&mask, SIGINT);
+    sigprocmask(SIG_UNBLOCK, &mask, NULL);
 }
 
 /* The private database is ours to keep alive: an operator who kills it, or the kernel, must not stop the service. */
@@ -211,9 +257,10 @@ static void keep_postgres(struct daemon *daemon)
     if (!daemon->owns_postgres || now_ms - daemon->postgres_checked_ms < POSTGRES_CHECK_MS)
         return;
     daemon->postgres_checked_ms = now_ms;
-    int code = private_postgres_revive(&daemon->postgres);
+    int code = private_postgres_revive(&daemon->postgres, database_state(daemon->database) == DATABASE_READY);
     if (code)
-        log_warning("the private database had ended; %s", code > 0 ? "starting it again" : error_message());
+        log_warning(EVENT_DATABASE_RESTARTED, "the private database had ended; %s",
+                    code > 0 ? "starting it again" : error_message());
 }
 
 /* Votes and the feed come first, so that a cycle or a page of images never makes them wait. */
@@ -222,6 +269,7 @@ static void step_all(struct daemon *daemon)
     keep_postgres(daemon);
     database_step(daemon->database);
     worker_link_step(&daemon->worker);
+    watch_step(daemon);
     sync_step(daemon);
     become_ready(daemon);
     if (daemon->ready) { /* before that the feed would show an empty queue */
@@ -235,19 +283,32 @@ static void step_all(struct daemon *daemon)
     if (now_ms - daemon->heartbeat_ms >= HEARTBEAT_MS) {
         daemon->heartbeat_ms = now_ms;
         if (daemon->ready)
-            daemon->publisher->heartbeat(daemon->feed);
+            feed_tick(daemon);
+        else
+            daemon->feed_alive_ms = now_ms;
+        if (daemon->sync.step == SYNC_PREPARE && daemon->sync.in_flight) /* minutes, when there are many votes */
+            notify_send("EXTEND_TIMEOUT_USEC=30000000\nSTATUS=counting the votes");
     }
 }
 
-/* The watchdog is fed only while every part is alive: this loop, the feed's heartbeat, and a worker that is either
- * working within its deadline or being started again by us. */
+/* Whether a page or batch has been with the database for far longer than its statements may take. */
+static bool is_lost(bool in_flight, int64_t sent_ms, int64_t now_ms)
+{
+    return in_flight && now_ms - sent_ms > LOST_MS;
+}
+
+/* The watchdog is fed only while every part is alive: this loop, a feed whose heartbeats go out, a worker that says something,
+ * sits idle or could be ended, and pages and batches that come back. A database that is away is no reason. */
 static void feed_watchdog(const struct daemon *daemon, int64_t interval_ms, int64_t *fed_ms)
 {
     int64_t now_ms = clock_ms();
-    bool feed_ticks = now_ms - daemon->heartbeat_ms < 5 * HEARTBEAT_MS;
+    bool feed_ticks = now_ms - daemon->feed_alive_ms < 5 * HEARTBEAT_MS;
+    bool database_ticks =
+        !is_lost(daemon->ingest.in_flight, daemon->ingest.sent_ms, now_ms) &&
+        (daemon->sync.step == SYNC_PREPARE || !is_lost(daemon->sync.in_flight, daemon->sync.sent_ms, now_ms));
     bool worker_ticks = daemon->worker.state == WORKER_IDLE || daemon->worker.state == WORKER_DOWN ||
-                        now_ms - daemon->worker.heard_ms < (daemon->config.job_timeout_s + 60) * 1000;
-    if (!interval_ms || now_ms - *fed_ms < interval_ms || !feed_ticks || !worker_ticks)
+                        clock_patience_ms() - daemon->worker.heard_ms < (daemon->config.job_timeout_s + 60) * 1000;
+    if (!interval_ms || now_ms - *fed_ms < interval_ms || !feed_ticks || !worker_ticks || !database_ticks)
         return;
     *fed_ms = now_ms;
     notify_send("WATCHDOG=1\nSTATUS=%llu galaxies, model %u, cycle %llu, %ld votes, database %s",
@@ -257,7 +318,7 @@ static void feed_watchdog(const struct daemon *daemon, int64_t interval_ms, int6
 
 static void turn_loop(struct daemon *daemon, int signals)
 {
-    struct pollfd set[CONTROL_POLL_MAX + 4];
+    struct pollfd set[CONTROL_POLL_MAX + HTTP_POLL_MAX + 4];
     int64_t watchdog_ms = notify_watchdog_ms(), fed_ms = 0;
     while (!daemon->stopping) {
         step_all(daemon);
@@ -265,15 +326,18 @@ static void turn_loop(struct daemon *daemon, int signals)
         int count = 0;
         set[count++] = (struct pollfd){.fd = signals, .events = POLLIN};
         set[count++] = (struct pollfd){.fd = worker_link_descriptor(&daemon->worker), .events = POLLIN};
-        set[count++] = (struct pollfd){.fd = daemon->publisher->descriptor(daemon->feed), .events = POLLIN};
+        int feed = daemon->ready ? daemon->publisher->descriptor(daemon->feed) : -1; /* requests wait until then */
+        set[count++] = (struct pollfd){.fd = feed, .events = POLLIN};
         set[count++] = (struct pollfd){.fd = database_descriptor(daemon->database),
                                        .events = database_poll_events(daemon->database)};
         int controls = control_poll(daemon->control, set + count);
-        if (poll(set, (nfds_t)(count + controls), LOOP_WAIT_MS) < 0 && errno != EINTR)
-            log_warning("poll: %s", strerror(errno));
+        int pages = http_poll(daemon->http, set + count + controls);
+        if (poll(set, (nfds_t)(count + controls + pages), clock_wait_ms(LOOP_WAIT_MS)) < 0 && errno != EINTR)
+            log_warning(EVENT_POLL_FAILED, "poll: %s", strerror(errno));
         if (set[0].revents & POLLIN)
             take_signal(daemon, signals);
         control_step(daemon->control, set + count, controls);
+        http_step(daemon->http, set + count + controls, pages);
     }
 }
 
@@ -282,18 +346,32 @@ static void turn_loop(struct daemon *daemon, int signals)
 static void stop(struct daemon *daemon)
 {
     notify_send("STOPPING=1");
-    log_info("stopping");
+    log_info(EVENT_STOPPING, "stopping");
+    database_close(daemon->database); /* refuses what is being asked, so before the sockets */
     control_close(daemon->control);
+    http_close(daemon->http);
     if (daemon->worker.channel)
         worker_link_close(&daemon->worker, WORKER_STOP_MS);
     if (daemon->feed)
         daemon->publisher->close(daemon->feed);
-    database_close(daemon->database);
     if (daemon->owns_postgres && private_postgres_stop(&daemon->postgres))
-        log_error("%s", error_message());
+        log_error(EVENT_DATABASE_NOT_STOPPED, "%s", error_message());
+    if (daemon->is_owner)
+        watch_stop(daemon);
     queue_free(&daemon->queue);
     pool_close(&daemon->pool);
     arena_free(&daemon->memory);
+}
+
+/* As many descriptors as we may have, every subscriber needs one; and one to turn those away who are too many. */
+static int prepare_descriptors(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+    return accept_keep_spare();
 }
 
 static int block_signals(void)
@@ -312,16 +390,19 @@ static int block_signals(void)
 int run_daemon(const struct config *config)
 {
     static struct daemon daemon;
-    log_open("triaged");
+    log_open("triaged", config_log_json(config));
     daemon = (struct daemon){.config = *config};
     int signals = block_signals();
-    int result = start(&daemon);
+    int result = prepare_descriptors();
+    if (!result)
+        result = start(&daemon);
     if (result == ERROR_CANCELLED)
-        log_info("%s", error_message());
+        log_info(EVENT_START_CANCELLED, "%s", error_message());
     else if (result)
-        log_error("cannot start: %s", error_message());
+        log_error(EVENT_START_FAILED, "cannot start: %s", error_message());
     else
         turn_loop(&daemon, signals);
+    end_at_next_signal(signals);
     stop(&daemon);
     close(signals);
     return exit_code(result == ERROR_CANCELLED ? 0 : result);

@@ -6,6 +6,7 @@
 #include "base/signals.h"
 #include "daemon/log.h"
 
+#include <math.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -57,9 +58,15 @@ int setup_pool(const struct config *config, const struct schema *schema, enum po
         return result;
     struct pool_layout layout = {.answers = schema->answers,
                                  .questions = schema->questions,
-                                 .embedding_inputs = net.outputs,
+                                 .embedding_inputs = net.outputs * (int)config->mc_views,
                                  .pixel_side = (int)config->image_side,
-                                 .pixel_channels = (int)config->image_channels};
+                                 .pixel_channels = (int)config->image_channels,
+                                 .trunk_side = (int)config->trunk_side,
+                                 .trunk_views = (int)config->trunk_views,
+                                 .trunk_bf16 = config_precision(config) == PRECISION_BF16,
+                                 .augmentation = (int)config_augmentation(config),
+                                 .mc_views = (int)config->mc_views,
+                                 .mc_depth_per_mille = (int)lround(1000 * config->mc_stochastic_depth)};
     memcpy(layout.schema_hash, schema->hash, sizeof layout.schema_hash);
     result = file_path(path, sizeof path, "%s/pool", config->state);
     return result ? result : pool_open(path, &layout, mode, ret_pool);
@@ -83,11 +90,11 @@ int setup_database(const struct config *config, bool *ret_owned, struct private_
 
 int setup_connect(const char *url, int patience_s, struct database **ret_database)
 {
-    int64_t deadline_ms = clock_ms() + (int64_t)patience_s * 1000;
+    int64_t deadline_ms = clock_patience_ms() + (int64_t)patience_s * 1000;
     int result, told = 0;
-    while ((result = database_open(url, ret_database)) == ERROR_UNAVAILABLE && clock_ms() < deadline_ms) {
+    while ((result = database_open(url, ret_database)) == ERROR_UNAVAILABLE && clock_patience_ms() < deadline_ms) {
         if (!told++)
-            log_warning("the database is away: %s; trying for %d s", error_message(), patience_s);
+            log_warning(EVENT_DATABASE_AWAY, "the database is away: %s; trying for %d s", error_message(), patience_s);
         if (signals_end_pending())
             return error_set(ERROR_CANCELLED, "asked to stop while waiting for the database");
         poll(NULL, 0, 500);

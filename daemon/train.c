@@ -6,15 +6,18 @@
  */
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/fault.h"
 #include "base/file.h"
 #include "daemon/daemon.h"
 #include "daemon/jobs.h"
 #include "daemon/log.h"
 #include "daemon/models.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define RETRY_MS 5000
 
@@ -26,7 +29,7 @@ const char *train_step_name(enum train_step step)
 
 /* --- what outlives a restart --------------------------------------------------------------------------------------- */
 
-/* models/trained: "LABELS\n", labelled galaxies when a trunk was last trained. */
+/* models/trained: "LABELS TRUNK\n", labelled galaxies when a trunk was last trained, and its number. */
 static int trained_path(const struct daemon *daemon, char *path, size_t size)
 {
     return file_path(path, size, "%s/models/trained", daemon->config.state);
@@ -34,18 +37,20 @@ static int trained_path(const struct daemon *daemon, char *path, size_t size)
 
 static void note_trained(struct daemon *daemon, long labels)
 {
-    char path[FILE_PATH_BYTES], text[32];
-    int length = snprintf(text, sizeof text, "%ld\n", labels);
+    char path[FILE_PATH_BYTES], text[48];
+    daemon->train.last_trunk = daemon->train.trunk;
+    int length = snprintf(text, sizeof text, "%ld %u\n", labels, daemon->train.last_trunk);
     struct file_part part = {text, (size_t)length};
     daemon->train.labels = labels;
     daemon->train.stalled = 0;
     if (trained_path(daemon, path, sizeof path) || file_write(path, &part, 1, 0644))
-        log_warning("after a restart the trunk may be trained again too soon: %s", error_message());
+        log_warning(EVENT_TRUNK_NOT_NOTED, "after a restart the trunk may be trained again too soon: %s",
+                    error_message());
 }
 
 static int read_trained(struct daemon *daemon)
 {
-    char path[FILE_PATH_BYTES], *text;
+    char path[FILE_PATH_BYTES], *text, *end;
     size_t length;
     int result = trained_path(daemon, path, sizeof path);
     if (!result)
@@ -54,17 +59,20 @@ static int read_trained(struct daemon *daemon)
         return 0;
     if (result)
         return result;
-    daemon->train.labels = strtol(text, NULL, 10);
+    daemon->train.labels = strtol(text, &end, 10);
+    daemon->train.last_trunk = (uint32_t)strtoul(end, NULL, 10);
     free(text);
     return 0;
 }
 
-/* A number never used, whose embeddings do not lie where those in use do. */
+/* A number never used (embeddings, and models the gate refused, carry it for good), whose embeddings do not lie where those in use do. */
 static int next_trunk(const struct daemon *daemon, uint32_t *ret_trunk)
 {
     int result = models_highest_trunk(&daemon->config, ret_trunk);
     if (*ret_trunk < daemon->pool.trunk)
         *ret_trunk = daemon->pool.trunk;
+    if (*ret_trunk < daemon->train.last_trunk)
+        *ret_trunk = daemon->train.last_trunk;
     ++*ret_trunk;
     *ret_trunk += *ret_trunk % 2 == daemon->pool.trunk % 2;
     return result;
@@ -73,28 +81,35 @@ static int next_trunk(const struct daemon *daemon, uint32_t *ret_trunk)
 int train_restore(struct daemon *daemon)
 {
     struct train *train = &daemon->train;
-    char checkpoint[FILE_PATH_BYTES], weights[FILE_PATH_BYTES], labels[FILE_PATH_BYTES];
+    char weights[FILE_PATH_BYTES], labels[FILE_PATH_BYTES], stopped[FILE_PATH_BYTES];
     uint32_t trunk = TRUNK_FIRST, highest = 0;
-    int result = daemon->cycle.champion ? models_trunk_of(&daemon->config, daemon->cycle.champion, &trunk) : 0;
+    int result =
+        daemon->cycle.champion ? models_trunk_of(&daemon->config, &daemon->schema, daemon->cycle.champion, &trunk) : 0;
     if (!result)
         result = models_highest_trunk(&daemon->config, &highest);
     if (!result)
         result = read_trained(daemon);
     if (!result)
-        result = models_checkpoint_path(&daemon->config, highest, checkpoint, sizeof checkpoint);
-    if (!result)
         result = models_trunk_path(&daemon->config, highest, weights, sizeof weights);
     if (!result)
         result = models_labels_path(&daemon->config, highest, labels, sizeof labels);
+    if (!result)
+        result = models_stopped_path(&daemon->config, highest, stopped, sizeof stopped);
     if (result)
         return result;
     pool_use_trunk(&daemon->pool, trunk);
     train->train_loss = train->validation_loss = NAN;
-    if (highest <= trunk || highest % 2 == trunk % 2 || !file_exists(labels))
+    if (highest <= trunk || highest <= train->last_trunk) { /* over, whatever a kill has left of it */
+        models_delete_run(&daemon->config, highest);
+        return 0;
+    }
+    if (highest % 2 == trunk % 2 || (!file_exists(labels) && !file_exists(stopped)))
         return 0;
     train->trunk = highest;
+    train->stopped = file_exists(stopped);
     train->step = file_exists(weights) ? TRAIN_EMBEDDING : TRAIN_RUNNING;
-    log_info("trunk %u goes on: %s", highest, train_step_name(train->step));
+    log_info(EVENT_TRUNK_RESUMED, "trunk %u %s: %s", highest, train->stopped ? "is still stopped" : "goes on",
+             train_step_name(train->step));
     return 0;
 }
 
@@ -102,7 +117,7 @@ int train_restore(struct daemon *daemon)
 
 static void failed(struct daemon *daemon, const char *what)
 {
-    log_warning("%s failed: %s; trying again", what, error_message());
+    log_warning(EVENT_TRUNK_STEP_FAILED, "%s failed: %s; trying again", what, error_message());
     snprintf(daemon->problem, sizeof daemon->problem, "%s: %s", what, error_message());
     daemon->train.retry_at_ms = clock_ms() + RETRY_MS;
 }
@@ -110,16 +125,11 @@ static void failed(struct daemon *daemon, const char *what)
 static void give_up(struct daemon *daemon, const char *why)
 {
     struct train *train = &daemon->train;
-    log_info("trunk %u is given up: %s; trunk %u stays", train->trunk, why, daemon->pool.trunk);
-    models_delete_trunk(&daemon->config, train->trunk);
+    log_info(EVENT_TRUNK_GIVEN_UP, "trunk %u is given up: %s; trunk %u stays", train->trunk, why, daemon->pool.trunk);
+    models_delete_trunk(&daemon->config, train->trunk); /* whatever was not set aside */
     train->step = TRAIN_OFF;
+    train->stopped = false;
     train->share = 0;
-}
-
-void train_stop(struct daemon *daemon)
-{
-    give_up(daemon, "an operator ended it");
-    note_trained(daemon, daemon->cycle.labels);
 }
 
 static void on_trained(void *context, int code, const json_t *answer)
@@ -127,21 +137,26 @@ static void on_trained(void *context, int code, const json_t *answer)
     struct daemon *daemon = context;
     struct train *train = &daemon->train;
     train->in_flight = false;
-    if (train->step != TRAIN_RUNNING) /* stopped meanwhile */
+    if (train->step != TRAIN_RUNNING) { /* discarded meanwhile: what the slice has written since goes too */
+        models_delete_trunk(&daemon->config, train->trunk);
         return;
-    if (code == ERROR_UNAVAILABLE || code == ERROR_CANCELLED) {
+    }
+    if (code == ERROR_UNAVAILABLE || code == ERROR_CANCELLED || code == ERROR_SYSTEM) { /* a full disk is emptied */
         failed(daemon, "training the trunk");
         return;
     }
     if (code) {
         char reason[ERROR_MESSAGE_BYTES];
         snprintf(reason, sizeof reason, "%s", error_message());
-        log_error("training the trunk failed: %s", reason);
+        log_error(EVENT_TRUNK_FAILED, "training the trunk failed: %s", reason);
         snprintf(daemon->problem, sizeof daemon->problem, "training the trunk: %s", reason);
+        models_set_aside_trunk(&daemon->config, train->trunk);
         give_up(daemon, reason);
         note_trained(daemon, daemon->cycle.labels);
         return;
     }
+    FAULT(SLICE_ANSWERED);
+    daemon_note_damage(daemon, answer);
     const json_t *loss = json_object_get(answer, "validation_loss");
     train->share = json_number_value(json_object_get(answer, "share"));
     train->epoch = (int)json_integer_value(json_object_get(answer, "epoch"));
@@ -149,8 +164,8 @@ static void on_trained(void *context, int code, const json_t *answer)
     train->validation_loss = json_is_number(loss) ? json_number_value(loss) : NAN;
     if (!json_is_true(json_object_get(answer, "over")))
         return;
-    log_info("trunk %u is trained: %d epochs, validation loss %.4f; embedding every galaxy again", train->trunk,
-             train->epoch, train->validation_loss);
+    log_info(EVENT_TRUNK_TRAINED, "trunk %u is trained: %d epochs, validation loss %.4f; embedding every galaxy again",
+             train->trunk, train->epoch, train->validation_loss);
     train->step = TRAIN_EMBEDDING;
     train->after_key = 0;
 }
@@ -169,9 +184,10 @@ static void on_reembedded(void *context, int code, const json_t *answer)
 {
     struct daemon *daemon = context;
     struct train *train = &daemon->train;
-    (void)answer;
     train->in_flight = false;
-    if (train->step != TRAIN_EMBEDDING)
+    if (!code)
+        daemon_note_damage(daemon, answer);
+    if (train->step != TRAIN_EMBEDDING || train->stopped) /* meanwhile: these galaxies are done again, or none */
         return;
     if (code) {
         failed(daemon, "embedding with the new trunk");
@@ -203,15 +219,16 @@ void train_judged(struct daemon *daemon, bool promoted)
         train->stalled = promoted ? 0 : train->stalled + 1;
         return;
     }
+    FAULT(TRUNK_JUDGED);
     note_trained(daemon, daemon->cycle.labels);
     if (!promoted) {
         give_up(daemon, "heads on it are not better than the champion");
         return;
     }
-    log_info("trunk %u is in use", train->trunk);
+    log_info(EVENT_TRUNK_IN_USE, "trunk %u is in use", train->trunk);
+    models_delete_run(&daemon->config, train->trunk);
     pool_use_trunk(&daemon->pool, train->trunk);
-    daemon->embed.after_key = 0; /* galaxies it has not seen yet follow */
-    daemon->embed.embedded = daemon->embed.bad = 0;
+    embed_again(daemon); /* galaxies it has not seen yet follow */
     train->step = TRAIN_OFF;
     train->share = 0;
 }
@@ -237,10 +254,12 @@ static void begin(struct daemon *daemon)
         failed(daemon, "training the trunk");
         return;
     }
-    log_info("the trunk is trained again, as number %u: %ld labelled galaxies, %ld the last time, %d models in a row "
+    log_info(EVENT_TRUNK_STARTED,
+             "the trunk is trained again, as number %u: %ld labelled galaxies, %ld the last time, %d models in a row "
              "not better",
              train->trunk, daemon->cycle.labels, train->labels, train->stalled);
     train->step = TRAIN_RUNNING;
+    FAULT(TRAINING_BEGUN);
     train->share = 0;
     train->epoch = 0;
     train->train_loss = train->validation_loss = NAN;
@@ -250,9 +269,9 @@ static void begin(struct daemon *daemon)
 void train_step(struct daemon *daemon)
 {
     struct train *train = &daemon->train;
-    if (train->in_flight || daemon->paused || clock_ms() < train->retry_at_ms || daemon->cycle.step != CYCLE_IDLE ||
-        daemon->cycle.in_flight || daemon->embed.in_flight || !embed_finished(daemon) ||
-        daemon->worker.state != WORKER_IDLE || cycle_is_due(daemon))
+    if (train->in_flight || train->stopped || daemon->paused || clock_ms() < train->retry_at_ms ||
+        daemon->cycle.step != CYCLE_IDLE || daemon->cycle.in_flight || daemon->embed.in_flight ||
+        !embed_finished(daemon) || daemon->worker.state != WORKER_IDLE || cycle_is_due(daemon))
         return;
     if (train->step == TRAIN_OFF && is_due(daemon))
         begin(daemon);
@@ -266,4 +285,58 @@ void train_step(struct daemon *daemon)
     train->in_flight = code == 0;
     if (code)
         failed(daemon, "training the trunk");
+}
+
+/* --- what an operator asks for ------------------------------------------------------------------------------------- */
+
+int train_start(struct daemon *daemon)
+{
+    struct train *train = &daemon->train;
+    char path[FILE_PATH_BYTES];
+    if (train->step == TRAIN_OFF) {
+        train->wanted = true;
+        return 0;
+    }
+    if (!train->stopped)
+        return 0;
+    int result = models_stopped_path(&daemon->config, train->trunk, path, sizeof path);
+    if (!result && unlink(path) < 0 && errno != ENOENT)
+        result = error_set_errno("cannot delete %s", path);
+    if (!result)
+        train->stopped = false;
+    return result;
+}
+
+/* models/trunk-N.stopped says so to the next start. */
+int train_stop(struct daemon *daemon)
+{
+    static const char text[] = "stopped by an operator\n";
+    struct train *train = &daemon->train;
+    struct file_part part = {text, sizeof text - 1};
+    char path[FILE_PATH_BYTES];
+    if (train->step == TRAIN_READY)
+        return error_set(ERROR_STATE, "trunk %u is trained: the cycle that is due decides on it", train->trunk);
+    if (train->step == TRAIN_OFF && !train->wanted)
+        return error_set(ERROR_STATE, "no trunk is being trained");
+    train->wanted = false;
+    if (train->step == TRAIN_OFF)
+        return 0;
+    int result = models_stopped_path(&daemon->config, train->trunk, path, sizeof path);
+    if (!result)
+        result = file_write(path, &part, 1, 0644);
+    if (!result)
+        train->stopped = true;
+    return result;
+}
+
+int train_discard(struct daemon *daemon)
+{
+    const struct train *train = &daemon->train;
+    if (train->step == TRAIN_OFF)
+        return error_set(ERROR_STATE, "no trunk is being trained");
+    if (train->step == TRAIN_READY && (daemon->cycle.step == CYCLE_FIT || daemon->cycle.step == CYCLE_PROMOTE))
+        return error_set(ERROR_STATE, "trunk %u is being judged: try again in a moment", train->trunk);
+    give_up(daemon, "an operator discarded it");
+    note_trained(daemon, daemon->cycle.labels);
+    return 0;
 }

@@ -109,6 +109,10 @@ static int take_column(struct reading *reading, const struct catalogue *catalogu
         if (strlen(text) >= TRAINING_NAME_BYTES)
             return error_set(ERROR_LIMIT, "%s:%ld: class '%.40s...' is longer than %d bytes", path, row->line, text,
                              TRAINING_NAME_BYTES - 1);
+        for (const char *at = text; *at; at += text_character_bytes(at))
+            if (text_character_bytes(at) <= 0)
+                return error_set(ERROR_INPUT, "%s:%ld: a class in column '%s' is not printable UTF-8 text", path,
+                                 row->line, reading->source->labels);
         memcpy(reading->label[set->rows], text, strlen(text) + 1);
     } else if (*text) {
         char *end;
@@ -134,7 +138,8 @@ static int take_row(struct reading *reading, const struct schema *schema, const 
     set->key[at] = hash_64(row->id_str, strlen(row->id_str));
     reading->is_test[at] = (uint8_t)is_test;
     reading->is_bad[at] = 0;
-    result = image_resolve(folder, row->file_loc, reading->path[at], sizeof reading->path[at]);
+    result = image_resolve(folder, reading->config->image_folders, row->file_loc, reading->path[at],
+                           sizeof reading->path[at]);
     if (!result && from_votes)
         take_votes(reading, schema, row);
     else if (!result)
@@ -263,7 +268,7 @@ static void *decode_some(void *context)
     const struct config *config = reading->config;
     for (long i; (i = atomic_fetch_add(&decoding->next, 1)) < (long)reading->set->rows;) {
         uint8_t *pixels = column_row(&reading->set->pixels, (uint64_t)i);
-        if (reading->has_label[i] &&
+        if ((reading->has_label[i] || reading->is_test[i]) &&
             image_load(reading->path[i], (int)config->image_side, (int)config->image_channels, pixels)) {
             reading->is_bad[i] = 1;
             snprintf(reading->reason[i], sizeof reading->reason[i], "%s", error_message());
@@ -349,17 +354,21 @@ static int list_bad(struct reading *reading)
 static int split(struct reading *reading)
 {
     struct training_set *set = reading->set;
-    uint64_t **const lists[] = {&set->train_row, &set->validation_row, &set->test_row};
-    for (int i = 0; i < 3; i++)
+    uint64_t **const lists[] = {&set->train_row, &set->validation_row, &set->test_row, &set->open_row};
+    for (int i = 0; i < 4; i++)
         if (!(*lists[i] = malloc((set->rows + 1) * sizeof **lists[i])))
             return error_set(ERROR_SYSTEM, "out of memory for %zu galaxies", set->rows);
     for (size_t i = 0; i < set->rows; i++) {
         double place = (double)(hash_64(&set->key[i], sizeof set->key[i]) >> 11) * 0x1p-53;
         set->unlabelled += !reading->has_label[i];
-        if (!reading->has_label[i] || reading->is_bad[i])
+        if (reading->is_bad[i])
             continue;
-        if (reading->is_test[i])
+        if (reading->is_test[i] && !reading->has_label[i])
+            set->open_row[set->open_count++] = i;
+        else if (reading->is_test[i])
             set->test_row[set->test_count++] = i;
+        else if (!reading->has_label[i])
+            continue;
         else if (place < reading->config->validation_share)
             set->validation_row[set->validation_count++] = i;
         else
@@ -400,6 +409,16 @@ static int choose_target(const struct schema *schema, const struct training_sour
     return error_set(ERROR_INPUT, "--task %s: votes, classes, value or binomial", source->task);
 }
 
+static void name_outputs(struct training_set *set, const struct training_source *source)
+{
+    for (int i = 0; i < set->target.outputs; i++)
+        set->output[i] = set->target.kind == TARGET_VOTES                ? set->target.schema->answer[i].column
+                         : set->target.kind == TARGET_CLASSES            ? set->class_name[i]
+                         : set->target.kind == TARGET_BINOMIAL && i == 0 ? "other"
+                                                                         : source->labels;
+    set->head = (struct safetensors_head){source->task, set->output, set->target.outputs};
+}
+
 static int read_all(struct reading *reading, const struct schema *schema)
 {
     const struct training_source *source = reading->source;
@@ -420,6 +439,7 @@ static int read_all(struct reading *reading, const struct schema *schema)
         result = split(reading);
     if (!result)
         weigh_classes(reading->set, strcmp(reading->config->class_weights, "balanced") == 0);
+    name_outputs(reading->set, source);
     return result;
 }
 
@@ -451,5 +471,6 @@ void training_set_close(struct training_set *set)
     free(set->train_row);
     free(set->validation_row);
     free(set->test_row);
+    free(set->open_row);
     *set = (struct training_set){0};
 }

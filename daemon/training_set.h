@@ -6,6 +6,7 @@
 #define TRIAGE_DAEMON_TRAINING_SET_H
 
 #include "daemon/config.h"
+#include "model/safetensors.h"
 #include "model/target.h"
 #include "model/trunk_fit.h"
 #include "pool/column.h"
@@ -18,13 +19,17 @@
 
 struct training_set {
     struct target target;
+    struct safetensors_head head; /* what its outputs mean */
+    const char
+        *output[TARGET_OUTPUTS_MAX]; /* their names: answers, classes, the column; binomial: "other", the answer */
     char class_name[TARGET_OUTPUTS_MAX][TRAINING_NAME_BYTES]; /* TARGET_CLASSES, in alphabetical order */
     struct column pixels;
     char (*id_str)[64];
     uint64_t *key; /* hash of id_str */
     float *labels; /* [rows][outputs] */
     uint64_t *train_row, *validation_row, *test_row;
-    size_t rows, train_count, validation_count, test_count, unlabelled, bad;
+    uint64_t *open_row; /* of the test catalogue, without label: there to be predicted only */
+    size_t rows, train_count, validation_count, test_count, open_count, unlabelled, bad;
 };
 
 /* What to read. */
@@ -38,7 +43,7 @@ struct training_source {
 
 /*
  * Reads both catalogues, decodes the images on all cores with a progress line, and splits the first one by hash of id into
- * training and validation. Rows without label or readable image take no part. ERROR_INPUT naming file, line and value for
+ * training and validation. Rows without readable image take no part, nor do those of the first without label. ERROR_INPUT naming file, line and value for
  * labels that do not fit the task, unknown columns, or a galaxy in both catalogues. Free with training_set_close().
  */
 int training_set_open(const struct config *config, const struct schema *schema, const struct training_source *source,

@@ -4,28 +4,24 @@
  */
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/file.h"
 #include "base/text.h"
 #include "connectors/cycles.h"
 #include "connectors/galaxies.h"
+#include "connectors/votes.h"
 #include "daemon/daemon.h"
 #include "daemon/log.h"
 #include "daemon/models.h"
 #include "daemon/proto.h"
-#include "model/information.h"
+#include "daemon/verbs.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define LIST_MAX 1000
+#define LAG_PROBLEM_S 10 /* votes that wait longer are a problem */
 
-/* A request whose answer comes from the database later. */
-struct waiting {
-    struct daemon *daemon;
-    control_client client;
-};
-
-static struct waiting *wait_for(struct daemon *daemon, control_client client)
+struct waiting *verbs_wait(struct daemon *daemon, control_client client)
 {
     struct waiting *waiting = malloc(sizeof *waiting);
     if (!waiting)
@@ -35,9 +31,19 @@ static struct waiting *wait_for(struct daemon *daemon, control_client client)
     return waiting;
 }
 
-static void refuse_with_message(struct daemon *daemon, control_client client)
+void verbs_refuse(struct daemon *daemon, control_client client)
 {
     control_refuse(daemon->control, client, PROTO_EXIT_REFUSED, "%s", error_message());
+}
+
+uint64_t verbs_galaxy(struct daemon *daemon, control_client client, const json_t *request)
+{
+    const char *id_str = json_string_value(json_object_get(request, "id"));
+    uint64_t key = id_str ? daemon_find_galaxy(daemon, id_str) : 0;
+    if (!key)
+        control_refuse(daemon->control, client, PROTO_EXIT_NOT_FOUND, "no galaxy has the id '%.63s'",
+                       id_str ? id_str : "");
+    return key;
 }
 
 /* --- status ------------------------------------------------------------------------------------------------------- */
@@ -50,16 +56,51 @@ static void add_problem(json_t *list, const char *what, const char *problem)
     json_array_append_new(list, json_string(line));
 }
 
-static json_t *problems(const struct daemon *daemon)
+/* How long votes that are applied, or a cycle that is under way, have been waiting for a new ranking; 0 while paused. */
+static double ranking_late_s(const struct daemon *daemon)
+{
+    int64_t now_ms = clock_ms(), since_ms = now_ms;
+    if (daemon->cycle.step != CYCLE_IDLE)
+        since_ms = daemon->cycle.started_ms;
+    else if (daemon->ingest.waiting)
+        since_ms = daemon->ingest.waiting_since_ms;
+    return daemon->paused ? 0 : (double)(now_ms - since_ms) / 1000;
+}
+
+json_t *daemon_problems(const struct daemon *daemon)
 {
     json_t *list = json_array();
+    feed_problems(daemon, list);
     if (daemon->problem[0])
         add_problem(list, "", daemon->problem);
-    if (database_state(daemon->database) == DATABASE_DOWN)
-        add_problem(list, "database: ", database_problem(daemon->database));
+    if (database_state(daemon->database) != DATABASE_READY)
+        add_problem(list, "database: ",
+                    *database_problem(daemon->database) ? database_problem(daemon->database) : "connecting");
+    else if (daemon->read_only)
+        add_problem(list, "", "the database takes no writes: votes and cycles wait");
+    if (ranking_late_s(daemon) > (double)daemon->config.late_s) {
+        char line[100];
+        snprintf(line, sizeof line, "votes have been waiting for a ranking for %.0f s", ranking_late_s(daemon));
+        add_problem(list, "", line);
+    }
+    if (daemon->ingest.lag_s > LAG_PROBLEM_S) {
+        char line[400];
+        snprintf(line, sizeof line, "votes wait for %.0f s%s%s%s", daemon->ingest.lag_s,
+                 daemon->ingest.held_by[0] ? ": none is lost, but " : "", daemon->ingest.held_by,
+                 daemon->ingest.held_by[0] ? " must end first" : "");
+        add_problem(list, "", line);
+    }
     if (daemon->worker.state == WORKER_DOWN)
         add_problem(list, "", "the worker is down and is being started again");
+    if (daemon->worker.fallback[0])
+        add_problem(list, "computing on the CPU, not on the GPU as configured: ", daemon->worker.fallback);
     return list;
+}
+
+/* Applied, but no training has used them yet. */
+static json_int_t votes_waiting(const struct daemon *daemon)
+{
+    return daemon->ingest.waiting + daemon->cycle.unfitted;
 }
 
 static const char *database_word(const struct daemon *daemon)
@@ -71,6 +112,8 @@ static const char *database_word(const struct daemon *daemon)
 
 static const char *state_word(const struct daemon *daemon)
 {
+    if (daemon->sync.step == SYNC_PREPARE)
+        return "counting the votes";
     if (daemon->sync.step != SYNC_DONE)
         return "reading the database";
     if (!embed_finished(daemon))
@@ -83,9 +126,8 @@ static json_t *training_state(const struct daemon *daemon);
 static void verb_status(struct daemon *daemon, control_client client, const json_t *request)
 {
     (void)request;
-    const char *epoch;
-    uint64_t sequence;
-    daemon->publisher->position(daemon->feed, &epoch, &sequence);
+    char database_words[512];
+    database_describe(daemon->database_url, database_words, sizeof database_words);
     json_t *answer =
         json_pack("{s:b, s:s, s:s, s:s, s:b, s:b, s:I, s:I, s:I, s:I, s:s}", "ok", 1, "name", daemon->config.name,
                   "version", TRIAGE_VERSION, "state", state_word(daemon), "paused", daemon->paused, "ready",
@@ -101,123 +143,106 @@ static void verb_status(struct daemon *daemon, control_client client, const json
                                   "embedded_per_s",
                                   daemon->embed.seconds > 0 ? daemon->embed.images / daemon->embed.seconds : 0.0));
     json_object_set_new(answer, "votes",
-                        json_pack("{s:I,s:I,s:I,s:I,s:s}", "applied", (json_int_t)daemon->ingest.applied, "repeated",
-                                  (json_int_t)daemon->ingest.repeated, "quarantined",
-                                  (json_int_t)daemon->ingest.quarantined, "waiting", (json_int_t)daemon->ingest.waiting,
-                                  "database_url", daemon->database_url));
+                        json_pack("{s:I,s:I,s:I,s:I,s:I,s:f,s:s}", "applied", (json_int_t)daemon->ingest.applied,
+                                  "repeated", (json_int_t)daemon->ingest.repeated, "ignored",
+                                  (json_int_t)daemon->ingest.ignored, "quarantined",
+                                  (json_int_t)daemon->ingest.quarantined, "waiting", votes_waiting(daemon), "lag_s",
+                                  daemon->ingest.lag_s, "database_url", database_words));
     json_object_set_new(answer, "cycle",
                         json_pack("{s:I,s:s,s:f,s:f,s:I}", "number", (json_int_t)daemon->cycle.number, "step",
                                   cycle_step_name(daemon->cycle.step), "last_s", daemon->cycle.last_s, "scored_per_s",
                                   daemon->cycle.scored_per_s, "labels", (json_int_t)daemon->cycle.labels));
-    json_object_set_new(answer, "feed",
-                        json_pack("{s:s,s:I,s:s,s:s}", "epoch", epoch, "seq", (json_int_t)sequence, "publish",
-                                  daemon->config.feed_publish, "snapshot", daemon->config.feed_snapshot));
+    json_object_set_new(answer, "feed", feed_status(daemon));
     json_object_set_new(answer, "worker",
-                        json_pack("{s:s,s:o,s:s,s:f,s:I}", "state", worker_state_name(daemon->worker.state), "pid",
+                        json_pack("{s:s,s:s,s:s,s:s,s:o,s:s,s:f,s:I}", "state", worker_state_name(daemon->worker.state),
+                                  "backend", daemon->worker.backend, "precision", daemon->worker.precision, "fallback",
+                                  daemon->worker.fallback, "pid",
                                   daemon->worker.pid > 0 ? json_integer(daemon->worker.pid) : json_null(), "job",
                                   daemon->worker.kind, "progress", daemon->worker.progress, "restarts",
                                   (json_int_t)daemon->worker.restarts));
     json_object_set_new(answer, "trunk", json_integer((json_int_t)daemon->pool.trunk));
     json_object_set_new(answer, "training", training_state(daemon));
+    json_object_set_new(answer, "progress", verbs_progress(daemon));
     json_object_set_new(answer, "memory",
                         json_pack("{s:I,s:I}", "cycle_peak_bytes", (json_int_t)daemon->memory.peak_bytes,
                                   "cycle_limit_bytes", (json_int_t)daemon->memory.limit_bytes));
-    json_object_set_new(answer, "problems", problems(daemon));
+    json_object_set_new(answer, "problems", daemon_problems(daemon));
     control_answer(daemon->control, client, answer);
 }
 
-/* --- the queue and its galaxies ----------------------------------------------------------------------------------- */
-
-static void verb_queue(struct daemon *daemon, control_client client, const json_t *request)
+/* What is wrong now, and everything that has happened since the start. */
+static void verb_doctor(struct daemon *daemon, control_client client, const json_t *request)
 {
-    const json_t *top = json_object_get(request, "top");
-    size_t limit = top ? (size_t)json_integer_value(top) : daemon->queue.count;
-    const char *epoch;
-    uint64_t sequence;
-    daemon->publisher->position(daemon->feed, &epoch, &sequence);
-    json_t *entries = json_array();
-    for (size_t i = 0; i < daemon->queue.count && i < limit; i++) {
-        const struct queue_entry *entry = &daemon->queue.entries[i];
-        json_array_append_new(entries,
-                              json_pack("{s:s,s:i,s:s,s:f,s:f,s:f,s:f,s:i,s:I}", "id", entry->id_str, "rank",
-                                        (int)entry->rank, "stream", stream_name((enum stream)entry->stream),
-                                        "probability", entry->probability, "score", (double)entry->score, "total",
-                                        (double)entry->total, "expected", (double)entry->expected, "model",
-                                        (int)entry->model, "leased_until_ms", (json_int_t)entry->leased_until_ms));
-    }
+    (void)request;
+    json_t *now = daemon_problems(daemon);
+    bool well = json_array_size(now) == 0 && !incidents_any(&daemon->incidents) && daemon->ready;
+    if (!daemon->ready)
+        add_problem(now, "", "not ready: the queue is not on offer yet");
     control_answer(daemon->control, client,
-                   json_pack("{s:b,s:s,s:I,s:I,s:I,s:o}", "ok", 1, "epoch", epoch, "seq", (json_int_t)sequence,
-                             "length", (json_int_t)daemon->queue.count, "model", (json_int_t)daemon->cycle.champion,
-                             "entries", entries));
+                   json_pack("{s:b,s:b,s:i,s:I,s:o,s:o}", "ok", 1, "well", well, "exit",
+                             well ? PROTO_EXIT_OK : PROTO_EXIT_UNWELL, "uptime_s",
+                             (json_int_t)(clock_ms() - daemon->started_ms) / 1000, "now", now, "incidents",
+                             incidents_json(&daemon->incidents)));
 }
 
-static uint64_t requested_galaxy(struct daemon *daemon, control_client client, const json_t *request)
+static void verb_metrics(struct daemon *daemon, control_client client, const json_t *request)
 {
-    const char *id_str = json_string_value(json_object_get(request, "id"));
-    uint64_t key = id_str ? daemon_find_galaxy(daemon, id_str) : 0;
-    if (!key)
-        control_refuse(daemon->control, client, PROTO_EXIT_NOT_FOUND, "no galaxy has the id '%.63s'",
-                       id_str ? id_str : "");
-    return key;
+    (void)request;
+    struct text text = text_new(OPENMETRICS_BYTES_MAX);
+    openmetrics_write(daemon, &text);
+    if (text_error(&text))
+        control_refuse(daemon->control, client, PROTO_EXIT_REFUSED, "%s", error_message());
+    else
+        control_answer(daemon->control, client, json_pack("{s:b,s:s}", "ok", 1, "text", text.bytes));
+    text_free(&text);
 }
 
-static json_t *question_parts(const struct daemon *daemon, uint64_t row)
+/* Whether volunteers are served with fresh galaxies, and if not, why. */
+static json_t *readiness(const struct daemon *daemon)
 {
-    const struct schema *schema = &daemon->schema;
-    const float *fraction = pool_detail(&daemon->pool, row) + 2; /* the layout of model/information.h */
-    const float *total = fraction + schema->answers, *expected = total + schema->questions;
-    float reached[SCHEMA_QUESTIONS_MAX];
-    schema_reached(schema, fraction, reached);
-    json_t *list = json_array();
-    for (int q = 0; q < schema->questions; q++) {
-        json_t *answers = json_object(), *votes = json_object();
-        for (int a = schema->question[q].first; a < schema->question[q].first + schema->question[q].count; a++) {
-            json_object_set_new(answers, schema->answer[a].name, json_real((double)fraction[a]));
-            json_object_set_new(votes, schema->answer[a].name, json_integer(pool_tally(&daemon->pool, row)[a]));
-        }
-        json_array_append_new(list, json_pack("{s:s,s:f,s:f,s:f,s:f,s:o,s:o}", "name", schema->question[q].name,
-                                              "asked", (double)reached[q], "information",
-                                              (double)(total[q] - expected[q]), "total", (double)total[q], "expected",
-                                              (double)expected[q], "answers", answers, "votes", votes));
-    }
-    return list;
+    json_t *reasons = daemon_problems(daemon);
+    if (!daemon->ready)
+        add_problem(reasons, "not ready yet: ", state_word(daemon));
+    return json_pack("{s:b,s:o}", "ready", json_array_size(reasons) == 0, "reasons", reasons);
 }
 
-static json_t *rank_in_words(const struct daemon *daemon, uint64_t key)
+static void verb_ready(struct daemon *daemon, control_client client, const json_t *request)
 {
-    const struct pool_state *state = pool_state(&daemon->pool, key - 1);
-    const struct queue_entry *entry = queue_find(&daemon->queue, key);
-    if (entry)
-        return json_sprintf("rank %u of %zu in the queue, %s stream, inclusion probability %.6g", entry->rank,
-                            daemon->queue.count, stream_name((enum stream)entry->stream), entry->probability);
-    if (state->flags & POOL_BAD)
-        return json_string("not offered: its image cannot be read (triagectl galaxies --bad)");
-    if (state->flags & POOL_EXCLUDED)
-        return json_string("not offered: excluded by an operator");
-    if (state->flags & POOL_RETIRED)
-        return json_sprintf("not offered: retired with %u classifications", state->root_votes);
-    if (state->split == SPLIT_VALIDATION || state->split == SPLIT_GATE)
-        return json_string("waiting: a hold-out galaxy, offered only by random draw");
-    return json_string("waiting: others promise more information");
-}
-
-static void verb_why(struct daemon *daemon, control_client client, const json_t *request)
-{
-    static const char *const splits[] = {"train", "validation", "gate", "test"};
-    uint64_t key = requested_galaxy(daemon, client, request);
-    if (!key)
-        return;
-    const struct pool_score *score = pool_score(&daemon->pool, key - 1);
-    const struct pool_state *state = pool_state(&daemon->pool, key - 1);
-    json_t *answer = json_pack(
-        "{s:b,s:s,s:I,s:o,s:s,s:i,s:b,s:f,s:f,s:f,s:i}", "ok", 1, "id", pool_identity(&daemon->pool, key - 1)->id_str,
-        "key", (json_int_t)key, "words", rank_in_words(daemon, key), "split", splits[state->split & 3], "root_votes",
-        (int)state->root_votes, "pinned", (state->flags & POOL_PINNED) != 0, "score", (double)score_round(score->score),
-        "total", (double)score->total, "expected", (double)score->expected, "model", (int)score->model);
-    if (score->model)
-        json_object_set_new(answer, "questions", question_parts(daemon, key - 1));
+    (void)request;
+    json_t *answer = readiness(daemon);
+    bool ready = json_is_true(json_object_get(answer, "ready"));
+    json_object_set_new(answer, "ok", json_true());
+    json_object_set_new(answer, "exit", json_integer(ready ? PROTO_EXIT_OK : PROTO_EXIT_UNWELL));
     control_answer(daemon->control, client, answer);
 }
+
+int daemon_http(void *context, const char *path, struct text *body, const char **ret_type)
+{
+    const struct daemon *daemon = context;
+    if (strcmp(path, "/metrics") == 0) {
+        *ret_type = OPENMETRICS_TYPE;
+        openmetrics_write(daemon, body);
+        return 200;
+    }
+    if (strcmp(path, "/livez") == 0) {
+        text_append(body, "the loop turns\n");
+        return 200;
+    }
+    if (strcmp(path, "/readyz") != 0) {
+        text_append(body, "there are /metrics, /livez and /readyz\n");
+        return 404;
+    }
+    json_t *answer = readiness(daemon);
+    char *words = json_dumps(answer, JSON_COMPACT);
+    int status = json_is_true(json_object_get(answer, "ready")) ? 200 : 503;
+    *ret_type = "application/json";
+    text_append(body, "%s\n", words ? words : "{}");
+    free(words);
+    json_decref(answer);
+    return status;
+}
+
+/* --- marks ---------------------------------------------------------------------------------------------------------- */
 
 /* pin, unpin, exclude, include: one flag in the database, then in the pool. */
 struct marking {
@@ -244,7 +269,7 @@ static void on_marked(void *context, int code, const struct database_result *res
     struct daemon *daemon = request->waiting.daemon;
     (void)result;
     if (code)
-        refuse_with_message(daemon, request->waiting.client);
+        verbs_refuse(daemon, request->waiting.client);
     else {
         daemon_set_flag(daemon, request->key, request->marking->flag, request->marking->on);
         if (request->marking->flag == POOL_EXCLUDED && request->marking->on)
@@ -258,7 +283,7 @@ static void on_marked(void *context, int code, const struct database_result *res
 
 static void mark(struct daemon *daemon, control_client client, const json_t *request, const struct marking *marking)
 {
-    uint64_t key = requested_galaxy(daemon, client, request);
+    uint64_t key = verbs_galaxy(daemon, client, request);
     if (!key)
         return;
     struct marking_request *pending = malloc(sizeof *pending);
@@ -271,7 +296,7 @@ static void mark(struct daemon *daemon, control_client client, const json_t *req
         marking, key
     };
     if (galaxies_send_mark(daemon->database, key, marking->column, marking->on, on_marked, pending)) {
-        refuse_with_message(daemon, client);
+        verbs_refuse(daemon, client);
         free(pending);
     }
 }
@@ -291,13 +316,13 @@ static void on_bad_list(void *context, int code, const struct database_result *r
     struct waiting *waiting = context;
     struct daemon *daemon = waiting->daemon;
     if (code)
-        refuse_with_message(daemon, waiting->client);
+        verbs_refuse(daemon, waiting->client);
     else {
         json_t *list = json_array();
         for (int row = 0; row < database_rows(result); row++)
             json_array_append_new(list,
-                                  json_pack("{s:s,s:s,s:s}", "id", database_value(result, row, 0), "file_loc",
-                                            database_value(result, row, 1), "reason", database_value(result, row, 2)));
+                                  json_pack("{s:s,s:s,s:s}", "id", database_text(result, row, 0), "file_loc",
+                                            database_text(result, row, 1), "reason", database_text(result, row, 2)));
         control_answer(daemon->control, waiting->client,
                        json_pack("{s:b,s:I,s:o}", "ok", 1, "total", (json_int_t)daemon->embed.bad, "galaxies", list));
     }
@@ -310,27 +335,36 @@ static void on_bad_cleared(void *context, int code, const struct database_result
     struct daemon *daemon = waiting->daemon;
     (void)result;
     if (code)
-        refuse_with_message(daemon, waiting->client);
+        verbs_refuse(daemon, waiting->client);
     else {
         control_done(daemon->control, waiting->client, "%llu images will be tried again",
                      (unsigned long long)daemon->embed.bad);
-        sync_restart(daemon, true);
+        sync_restart(daemon);
     }
     free(waiting);
 }
 
 static void verb_galaxies(struct daemon *daemon, control_client client, const json_t *request)
 {
-    struct waiting *waiting = wait_for(daemon, client);
+    struct waiting *waiting = verbs_wait(daemon, client);
     if (!waiting)
         return;
     int code = json_is_true(json_object_get(request, "retry"))
                    ? galaxies_send_retry_bad(daemon->database, on_bad_cleared, waiting)
-                   : galaxies_send_bad_list(daemon->database, LIST_MAX, on_bad_list, waiting);
+                   : galaxies_send_bad_list(daemon->database, VERBS_LIST_MAX, on_bad_list, waiting);
     if (code) {
-        refuse_with_message(daemon, client);
+        verbs_refuse(daemon, client);
         free(waiting);
     }
+}
+
+static json_t *vote_counts(const struct daemon *daemon)
+{
+    const struct ingest *ingest = &daemon->ingest;
+    return json_pack("{s:b,s:I,s:I,s:I,s:I,s:I,s:f,s:s}", "ok", 1, "applied", (json_int_t)ingest->applied, "repeated",
+                     (json_int_t)ingest->repeated, "ignored", (json_int_t)ingest->ignored, "quarantined",
+                     (json_int_t)ingest->quarantined, "waiting", votes_waiting(daemon), "lag_s", ingest->lag_s,
+                     "held_by", ingest->held_by);
 }
 
 static void on_quarantine(void *context, int code, const struct database_result *result)
@@ -338,26 +372,28 @@ static void on_quarantine(void *context, int code, const struct database_result 
     struct waiting *waiting = context;
     struct daemon *daemon = waiting->daemon;
     if (code)
-        refuse_with_message(daemon, waiting->client);
+        verbs_refuse(daemon, waiting->client);
     else {
-        json_t *list = json_array();
+        json_t *answer = vote_counts(daemon), *list = json_array();
         for (int row = 0; row < database_rows(result); row++)
-            json_array_append_new(list, json_pack("{s:s,s:I}", "reason", database_value(result, row, 0), "count",
-                                                  (json_int_t)strtoll(database_value(result, row, 1), NULL, 10)));
-        control_answer(daemon->control, waiting->client,
-                       json_pack("{s:b,s:I,s:I,s:I,s:o}", "ok", 1, "applied", (json_int_t)daemon->ingest.applied,
-                                 "repeated", (json_int_t)daemon->ingest.repeated, "quarantined",
-                                 (json_int_t)daemon->ingest.quarantined, "quarantine", list));
+            json_array_append_new(list, json_pack("{s:s,s:I}", "reason", database_text(result, row, 0), "count",
+                                                  (json_int_t)database_integer(result, row, 1)));
+        json_object_set_new(answer, "quarantine", list);
+        control_answer(daemon->control, waiting->client, answer);
     }
     free(waiting);
 }
 
 static void verb_votes(struct daemon *daemon, control_client client, const json_t *request)
 {
-    (void)request;
-    struct waiting *waiting = wait_for(daemon, client);
-    if (waiting && cycles_send_quarantine_list(daemon->database, LIST_MAX, on_quarantine, waiting)) {
-        refuse_with_message(daemon, client);
+    const char *what = json_string_value(json_object_get(request, "what"));
+    if (what && strcmp(what, "stats") == 0) {
+        control_answer(daemon->control, client, vote_counts(daemon));
+        return;
+    }
+    struct waiting *waiting = verbs_wait(daemon, client);
+    if (waiting && votes_send_quarantine_list(daemon->database, VERBS_LIST_MAX, on_quarantine, waiting)) {
+        verbs_refuse(daemon, client);
         free(waiting);
     }
 }
@@ -367,14 +403,13 @@ static void on_models(void *context, int code, const struct database_result *res
     struct waiting *waiting = context;
     struct daemon *daemon = waiting->daemon;
     if (code)
-        refuse_with_message(daemon, waiting->client);
+        verbs_refuse(daemon, waiting->client);
     else {
         json_t *list = json_array();
         for (int row = 0; row < database_rows(result); row++) {
-            long number = strtol(database_value(result, row, 0), NULL, 10);
+            long number = (long)database_integer(result, row, 0);
             json_t *model = json_pack("{s:I,s:b,s:s}", "number", (json_int_t)number, "champion",
-                                      number == (long)daemon->cycle.champion, "reason",
-                                      database_value(result, row, 6) ? database_value(result, row, 6) : "");
+                                      number == (long)daemon->cycle.champion, "reason", database_text(result, row, 6));
             static const char *const columns[] = {"parent", "labels", "holdout_nll", "champion_nll", "constant_nll"};
             for (int i = 0; i < 5; i++) {
                 const char *value = database_value(result, row, i + 1);
@@ -396,9 +431,9 @@ static void on_models(void *context, int code, const struct database_result *res
 static void verb_models(struct daemon *daemon, control_client client, const json_t *request)
 {
     (void)request;
-    struct waiting *waiting = wait_for(daemon, client);
-    if (waiting && cycles_send_model_list(daemon->database, LIST_MAX, on_models, waiting)) {
-        refuse_with_message(daemon, client);
+    struct waiting *waiting = verbs_wait(daemon, client);
+    if (waiting && cycles_send_model_list(daemon->database, VERBS_LIST_MAX, on_models, waiting)) {
+        verbs_refuse(daemon, client);
         free(waiting);
     }
 }
@@ -421,8 +456,14 @@ static uint32_t rollback_target(const struct daemon *daemon, const json_t *reque
 static bool use_trunk_of(struct daemon *daemon, uint32_t model)
 {
     uint32_t trunk = 0, current = daemon->pool.trunk;
-    if (models_trunk_of(&daemon->config, model, &trunk))
+    char weights[FILE_PATH_BYTES];
+    if (models_trunk_of(&daemon->config, &daemon->schema, model, &trunk) ||
+        models_trunk_path(&daemon->config, trunk, weights, sizeof weights))
         return false;
+    if (!file_exists(weights)) {
+        error_set(ERROR_STATE, "model %u needs trunk %u, which the gate refused and which is gone", model, trunk);
+        return false;
+    }
     pool_use_trunk(&daemon->pool, trunk);
     for (uint64_t row = 0; row < daemon->galaxies; row++)
         if (*pool_embedding_version(&daemon->pool, row) == trunk &&
@@ -448,7 +489,7 @@ static void verb_rollback(struct daemon *daemon, control_client client, const js
         return;
     }
     if (!use_trunk_of(daemon, target) || models_promote(&daemon->config, target)) {
-        refuse_with_message(daemon, client);
+        verbs_refuse(daemon, client);
         return;
     }
     daemon->cycle.champion = target;
@@ -469,49 +510,68 @@ static void verb_pause(struct daemon *daemon, control_client client, const json_
 static json_t *training_state(const struct daemon *daemon)
 {
     const struct train *train = &daemon->train;
-    return json_pack("{s:s,s:I,s:f,s:i,s:I,s:i,s:o,s:o}", "step", train_step_name(train->step), "trunk",
-                     (json_int_t)train->trunk, "share", train->share, "epoch", train->epoch, "labels",
-                     (json_int_t)train->labels, "stalled", train->stalled, "train_loss",
+    return json_pack("{s:s,s:b,s:I,s:f,s:i,s:I,s:i,s:o,s:o}", "step", train_step_name(train->step), "stopped",
+                     train->stopped, "trunk", (json_int_t)train->trunk, "share", train->share, "epoch", train->epoch,
+                     "labels", (json_int_t)train->labels, "stalled", train->stalled, "train_loss",
                      isfinite(train->train_loss) ? json_real(train->train_loss) : json_null(), "validation_loss",
                      isfinite(train->validation_loss) ? json_real(train->validation_loss) : json_null());
 }
 
+static void train_trunk(struct daemon *daemon, control_client client)
+{
+    const struct train *train = &daemon->train;
+    bool was_off = train->step == TRAIN_OFF, was_stopped = train->stopped;
+    if (train_start(daemon))
+        verbs_refuse(daemon, client);
+    else if (was_off)
+        control_done(daemon->control, client, "the trunk is trained as soon as the worker is free");
+    else
+        control_done(daemon->control, client, "trunk %u %s", train->trunk,
+                     was_stopped ? "goes on as soon as the worker is free" : "is being trained already");
+}
+
 static void stop_training(struct daemon *daemon, control_client client)
 {
-    if (daemon->train.step == TRAIN_OFF) {
-        control_refuse(daemon->control, client, PROTO_EXIT_REFUSED, "no trunk is being trained");
-        return;
-    }
-    train_stop(daemon);
-    control_done(daemon->control, client, "training is given up; trunk %u stays in use", daemon->pool.trunk);
+    if (train_stop(daemon))
+        verbs_refuse(daemon, client);
+    else if (daemon->train.step == TRAIN_OFF)
+        control_done(daemon->control, client, "no trunk will be trained");
+    else
+        control_done(
+            daemon->control, client,
+            "trunk %u is stopped: 'triagectl train trunk' goes on with it, 'triagectl train discard' deletes it",
+            daemon->train.trunk);
+}
+
+static void discard_training(struct daemon *daemon, control_client client)
+{
+    if (train_discard(daemon))
+        verbs_refuse(daemon, client);
+    else
+        control_done(daemon->control, client, "trunk %u is discarded; trunk %u stays in use", daemon->train.trunk,
+                     daemon->pool.trunk);
 }
 
 static void verb_train(struct daemon *daemon, control_client client, const json_t *request)
 {
     const char *what = json_string_value(json_object_get(request, "what"));
-    if (what && strcmp(what, "status") == 0) {
+    what = what ? what : "now";
+    if (strcmp(what, "status") == 0)
         control_answer(daemon->control, client,
                        json_pack("{s:b,s:I,s:o}", "ok", 1, "trunk", (json_int_t)daemon->pool.trunk, "training",
                                  training_state(daemon)));
-        return;
-    }
-    if (what && strcmp(what, "stop") == 0) {
+    else if (strcmp(what, "stop") == 0)
         stop_training(daemon, client);
-        return;
-    }
-    if (daemon->paused) {
+    else if (strcmp(what, "discard") == 0)
+        discard_training(daemon, client);
+    else if (daemon->paused)
         control_refuse(daemon->control, client, PROTO_EXIT_REFUSED, "paused: 'triagectl resume' first");
-        return;
+    else if (strcmp(what, "trunk") == 0)
+        train_trunk(daemon, client);
+    else {
+        daemon->cycle.wanted = true;
+        control_done(daemon->control, client, "a cycle starts as soon as the worker is free");
     }
-    if (what && strcmp(what, "trunk") == 0) {
-        daemon->train.wanted = daemon->train.step == TRAIN_OFF;
-        control_done(daemon->control, client,
-                     daemon->train.wanted ? "the trunk is trained as soon as the worker is free"
-                                          : "the trunk is being trained already");
-        return;
-    }
-    daemon->cycle.wanted = true;
-    control_done(daemon->control, client, "a cycle starts as soon as the worker is free");
 }
 
 static void verb_reload(struct daemon *daemon, control_client client, const json_t *request)
@@ -519,7 +579,7 @@ static void verb_reload(struct daemon *daemon, control_client client, const json
     char text[ERROR_MESSAGE_BYTES];
     (void)request;
     if (daemon_reload(daemon, text, sizeof text))
-        refuse_with_message(daemon, client);
+        verbs_refuse(daemon, client);
     else
         control_done(daemon->control, client, "%s", text);
 }
@@ -531,8 +591,13 @@ void verbs_handle(void *context, control_client client, const char *verb, const 
         void (*run)(struct daemon *daemon, control_client client, const json_t *request);
     } handlers[] = {
         {"status",   verb_status  },
+        {"doctor",   verb_doctor  },
+        {"ready",    verb_ready   },
+        {"metrics",  verb_metrics },
         {"queue",    verb_queue   },
         {"why",      verb_why     },
+        {"review",   verb_review  },
+        {"diff",     verb_diff    },
         {"pin",      verb_mark    },
         {"unpin",    verb_mark    },
         {"exclude",  verb_mark    },
@@ -544,6 +609,7 @@ void verbs_handle(void *context, control_client client, const char *verb, const 
         {"pause",    verb_pause   },
         {"resume",   verb_pause   },
         {"train",    verb_train   },
+        {"keys",     verb_keys    },
         {"reload",   verb_reload  },
     };
     for (size_t i = 0; i < sizeof handlers / sizeof *handlers; i++)

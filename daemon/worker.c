@@ -2,8 +2,10 @@
 #include "daemon/worker.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/fault.h"
 #include "base/text.h"
 #include "cpu/backend_cpu.h"
+#include "daemon/backend.h"
 #include "daemon/exits.h"
 #include "daemon/jobs.h"
 #include "daemon/log.h"
@@ -41,7 +43,7 @@ static int send_json(struct worker *worker, json_t *message)
 int worker_tick(void *context)
 {
     struct worker *worker = context;
-    int64_t now_ms = clock_ms();
+    int64_t now_ms = clock_patience_ms();
     if (now_ms - worker->told_ms >= TICK_MS) {
         worker->told_ms = now_ms;
         send_json(worker, json_pack("{s:I,s:f}", "job", (json_int_t)worker->job, "progress", worker->progress));
@@ -56,6 +58,30 @@ uint32_t worker_take_trunk(struct worker *worker, const json_t *job)
     return worker->pool.trunk;
 }
 
+void worker_forget_row(struct worker *worker, uint64_t row, const char *what)
+{
+    char id_str[64];
+    snprintf(id_str, sizeof id_str, "%s", pool_identity(&worker->pool, row)->id_str);
+    text_make_printable(id_str);
+    log_warning(
+        EVENT_ROW_DAMAGED,
+        "galaxy %s: its %s in the pool is not what was stored (wrong checksum); it is made again from the image",
+        id_str, what);
+    pool_forget_embeddings(&worker->pool, row);
+    worker->damaged++;
+}
+
+bool worker_has_embedding(struct worker *worker, uint64_t row)
+{
+    if (*pool_embedding_version(&worker->pool, row) != worker->pool.trunk ||
+        pool_state(&worker->pool, row)->flags & POOL_BAD)
+        return false;
+    if (pool_embedding_is_sound(&worker->pool, row))
+        return true;
+    worker_forget_row(worker, row, "embedding");
+    return false;
+}
+
 static int do_job(struct worker *worker, const json_t *job, json_t *answer)
 {
     static const struct {
@@ -65,6 +91,7 @@ static int do_job(struct worker *worker, const json_t *job, json_t *answer)
         {"embed",   worker_embed  },
         {"fit",     worker_fit    },
         {"rank",    worker_rank   },
+        {"compare", worker_compare},
         {"train",   worker_train  },
         {"reembed", worker_reembed},
     };
@@ -81,12 +108,19 @@ static int do_job(struct worker *worker, const json_t *job, json_t *answer)
 static void handle(struct worker *worker, const json_t *job)
 {
     double started_s = clock_s();
+    FAULT(JOB_TAKEN);
     worker->job = (uint64_t)json_integer_value(json_object_get(job, "job"));
     worker->progress = 0;
     worker->told_ms = 0;
     arena_reset(&worker->batch);
     json_t *answer = json_object();
     int result = do_job(worker, job, answer);
+    if (result == ERROR_UNAVAILABLE && worker->backend != &backend_cpu) { /* nothing on the device can be used again */
+        log_error(EVENT_DEVICE_LOST, "the device is lost, this worker ends: %s", error_message());
+        worker->lost = true;
+        json_decref(answer);
+        return;
+    }
     json_object_set_new(answer, "job", json_integer((json_int_t)worker->job));
     json_object_set_new(answer, "ok", json_boolean(result == 0));
     json_object_set_new(answer, "seconds", json_real(clock_s() - started_s));
@@ -97,31 +131,81 @@ static void handle(struct worker *worker, const json_t *job)
         json_object_set_new(answer, "code", json_integer(result));
         json_object_set_new(answer, "message", json_string(text));
     }
+    json_object_set_new(answer, "damaged", json_integer(worker->damaged));
+    worker->damaged = result ? worker->damaged : 0;
+    FAULT(ANSWER_READY);
     if (send_json(worker, answer))
-        log_error("an answer was lost: %s", error_message());
+        log_error(EVENT_ANSWER_LOST, "an answer was lost: %s", error_message());
+    FAULT(ANSWER_SENT);
+}
+
+/* What embeddings are computed in, or why they cannot be in what is configured: said before anything is computed. */
+static int choose_precision(const struct worker *worker, const char **ret_name)
+{
+    static const char *const names[] = {
+        [PRECISION_FP32] = "fp32", [PRECISION_BF16] = "bf16", [PRECISION_TF32] = "tf32"};
+    enum precision wanted = config_precision(&worker->config);
+    int precision = worker->backend->precision ? worker->backend->precision(wanted) : (int)wanted;
+    if (precision >= 0)
+        *ret_name = names[precision];
+    return precision < 0 ? precision : 0;
+}
+
+/* The device, and the memory the trunk will take of it, before any is used. */
+static int tell_device(struct worker *worker, struct backend_device *ret_device)
+{
+    static struct backend_report report;
+    struct net net;
+    *ret_device = (struct backend_device){0};
+    int result = setup_net(&worker->config, &net);
+    if (result || !worker->backend->report)
+        return result;
+    result = worker->backend->report(&net, config_precision(&worker->config), &report);
+    if (!result && report.devices)
+        *ret_device = report.device[0];
+    if (!result && report.devices)
+        log_info(EVENT_DEVICE, "%s: device 0 is %s, %zu of %zu MiB free; %s takes %zu MiB for %zu images at a time",
+                 report.versions, report.device[0].name, report.device[0].free_bytes >> 20,
+                 report.device[0].memory_bytes >> 20, net.name, report.device[0].plan_bytes >> 20,
+                 report.device[0].plan_images);
+    return result;
 }
 
 static int open_worker(struct worker *worker, const char *endpoint)
 {
+    struct chosen_backend chosen = {0};
+    struct backend_device device = {0};
+    const char *precision = NULL;
     int result = setup_schema(&worker->config, &worker->schema);
     if (!result)
         result = setup_pool(&worker->config, &worker->schema, POOL_WORKER, &worker->pool);
     if (!result)
         result = arena_init(&worker->batch, WORKER_BATCH_BYTES);
     if (!result)
-        result = worker->backend->open((int)worker->config.threads, &worker->context);
+        result = backend_choose(&worker->config, &chosen);
+    worker->backend = chosen.backend ? chosen.backend : worker->backend;
+    worker->context = chosen.context;
+    if (!result)
+        result = choose_precision(worker, &precision);
+    if (!result)
+        result = tell_device(worker, &device);
     if (!result)
         result = channel_connect(endpoint, &worker->channel);
+    FAULT(WORKER_OPENED);
     if (!result)
-        result = send_json(worker, json_pack("{s:i,s:s,s:i}", "hello", (int)getpid(), "backend", worker->backend->name,
-                                             "threads", worker->backend->threads(worker->context)));
+        result = send_json(worker, json_pack("{s:i,s:s,s:s,s:s,s:i,s:I,s:I}", "hello", (int)getpid(), "backend",
+                                             worker->backend->name, "precision", precision, "fallback", chosen.fallback,
+                                             "threads", worker->backend->threads(worker->context), "gpu_bytes",
+                                             (json_int_t)device.memory_bytes, "gpu_network_bytes",
+                                             (json_int_t)device.plan_bytes));
     return result;
 }
 
-static void serve(struct worker *worker)
+/* Until it is asked to stop, or the process that started it, whose number may well be 1, is gone. */
+static void serve(struct worker *worker, pid_t parent)
 {
     char *buffer = malloc(JOB_MESSAGE_BYTES_MAX);
-    while (buffer && !stop_wanted && getppid() != 1) {
+    while (buffer && !stop_wanted && !worker->lost && getppid() == parent) {
         size_t length;
         int got = channel_receive(worker->channel, RECEIVE_MS, buffer, JOB_MESSAGE_BYTES_MAX, &length);
         if (got != 1)
@@ -130,6 +214,10 @@ static void serve(struct worker *worker)
         json_t *job = json_loadb(buffer, length, 0, &problem);
         if (job)
             handle(worker, job);
+        else { /* whoever gave it would wait for an answer: the next worker is given it again */
+            log_error(EVENT_WORKER_MESSAGE, "a job cannot be read: %s; ending", problem.text);
+            stop_wanted = 1;
+        }
         json_decref(job);
     }
     free(buffer);
@@ -138,23 +226,25 @@ static void serve(struct worker *worker)
 int run_worker(const struct config *config, const char *endpoint)
 {
     static struct worker worker;
-    log_open("worker");
+    log_open("worker", config_log_json(config));
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
     signal(SIGPIPE, SIG_IGN);
     prctl(PR_SET_PDEATHSIG, SIGTERM); /* a killed daemon takes its worker along */
-    signal(SIGXFSZ, SIG_IGN);         /* a file-size limit is an error to report, not a death */
+    pid_t parent = getppid();
+    signal(SIGXFSZ, SIG_IGN); /* a file-size limit is an error to report, not a death */
     worker = (struct worker){.config = *config, .backend = &backend_cpu};
     int result = open_worker(&worker, endpoint);
     if (result)
-        log_error("cannot start: %s", error_message());
+        log_error(EVENT_START_FAILED, "cannot start: %s", error_message());
     else
-        serve(&worker);
+        serve(&worker, parent);
     channel_close(worker.channel);
+    worker_close_depth(&worker);
     worker.backend->free_plan(worker.plan);
     worker.backend->close(worker.context);
     pool_close(&worker.pool);
     arena_free(&worker.batch);
-    return exit_code(result);
+    return worker.lost ? EXIT_UNAVAILABLE : exit_code(result);
 }

@@ -10,13 +10,15 @@
 
 #include <jansson.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
 /* Called once per job: code 0 with the worker's answer, or a negative code with error_message() set and NULL. */
 typedef void worker_done(void *context, int code, const json_t *answer);
 
-enum worker_state { WORKER_DOWN, WORKER_STARTING, WORKER_IDLE, WORKER_BUSY };
+/* Ending: asked to, and gets no more jobs; it may still answer the one in hand. */
+enum worker_state { WORKER_DOWN, WORKER_STARTING, WORKER_IDLE, WORKER_BUSY, WORKER_ENDING };
 
 struct worker_link {
     const struct config *config;
@@ -30,10 +32,15 @@ struct worker_link {
     worker_done *done;
     void *context;
     double progress;
-    int64_t heard_ms;    /* when the worker last said anything */
-    int64_t start_at_ms; /* earliest next start while down */
-    int failures;        /* deaths in a row */
-    long restarts;       /* deaths in all */
+    int64_t heard_ms;                      /* when the worker last said anything */
+    bool killed;                           /* for having said nothing */
+    int64_t start_at_ms;                   /* earliest next start while down */
+    int failures;                          /* deaths in a row that nobody asked for */
+    long restarts;                         /* deaths in all */
+    char backend[32], precision[8];        /* of the last worker that was ready */
+    char fallback[512];                    /* why not the one that is configured, "" = it is */
+    uint64_t gpu_bytes, gpu_network_bytes; /* memory of the device and the network's part of it; 0 without one */
+    char ended[64];                        /* how the last one came: "signal 9 during fit" */
 };
 
 /* Binds the channel; the worker itself is started by worker_link_step(). */

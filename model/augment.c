@@ -1,7 +1,7 @@
 /* See augment.h. */
 #include "model/augment.h"
 #include "base/philox.h"
-#include "model/input.h"
+#include "model/augment_look.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -14,86 +14,22 @@
 #define W20_BRIGHTNESS     0.05f
 #define W20_CONTRAST_RANGE 0.02f
 
-/* Where output pixel (x, y) is looked up: (column, row) = origin + x * across + y * down. */
-struct view {
-    double origin[2], across[2], down[2];
+/* What a recipe leaves to chance. */
+struct choices {
+    double angle;
+    int mirrored[2];
+    int crop, left, top;        /* of the square that is looked at, in pixels of the source */
+    float brightness, contrast; /* W+20 only */
 };
 
-struct draws {
-    float uniform[8];
-};
-
-static struct draws draw(uint64_t seed, uint64_t key, uint32_t view)
+static void draw(uint64_t seed, uint64_t key, uint32_t view, float uniform[8])
 {
-    struct draws draws;
     for (uint32_t i = 0; i < 2; i++) {
         struct philox random =
             philox(seed, i << 16 | (uint32_t)(key >> 32 & 0xffff), (uint32_t)key, view, PHILOX_AUGMENT);
         for (int j = 0; j < 4; j++)
-            draws.uniform[4 * i + (uint32_t)j] = philox_uniform(random.word[j]);
+            uniform[4 * i + (uint32_t)j] = philox_uniform(random.word[j]);
     }
-    return draws;
-}
-
-/*
- * A crop of `crop` pixels at (left, top), scaled to `side` (pixel centres on pixel centres), of the mirrored image, of the
- * image turned by `angle` about its centre.
- */
-static struct view view_of(int pixel_side, double angle, const int mirrored[2], int left, int top, int crop, int side)
-{
-    double scale = (double)crop / side, centre = (pixel_side - 1) / 2.0, cosine = cos(angle), sine = sin(angle);
-    double start[2] = {left + scale / 2 - 0.5 - centre, top + scale / 2 - 0.5 - centre};
-    double sign[2] = {mirrored[0] ? -1 : 1, mirrored[1] ? -1 : 1};
-    double x = sign[0] * start[0], y = sign[1] * start[1];
-    return (struct view){
-        .origin = {centre + cosine * x - sine * y, centre + sine * x + cosine * y},
-        .across = {cosine * sign[0] * scale,       sine * sign[0] * scale        },
-        .down = {-sine * sign[1] * scale,        cosine * sign[1] * scale      }
-    };
-}
-
-/* The pixel inside that a pixel outside mirrors. */
-static int reflect(int at, int side)
-{
-    int period = 2 * side, inside = ((at % period) + period) % period;
-    return inside < side ? inside : period - 1 - inside;
-}
-
-static float pixel_at(const struct augment_source *source, int column, int row, int channel, int reflected)
-{
-    int side = source->pixel_side;
-    if (column < 0 || column >= side || row < 0 || row >= side) {
-        if (!reflected)
-            return 0;
-        column = reflect(column, side);
-        row = reflect(row, side);
-    }
-    return (float)source->pixels[((long)row * side + column) * source->channels + channel];
-}
-
-static float bilinear(const struct augment_source *source, double column, double row, int channel, int reflected)
-{
-    double left = floor(column), top = floor(row);
-    float x = (float)(column - left), y = (float)(row - top);
-    int c = (int)left, r = (int)top;
-    float above =
-        (1 - x) * pixel_at(source, c, r, channel, reflected) + x * pixel_at(source, c + 1, r, channel, reflected);
-    float below = (1 - x) * pixel_at(source, c, r + 1, channel, reflected) +
-                  x * pixel_at(source, c + 1, r + 1, channel, reflected);
-    return (1 - y) * above + y * below;
-}
-
-static void resample(const struct augment_source *source, const struct view *view, int side, int reflected,
-                     float *input)
-{
-    for (int y = 0; y < side; y++)
-        for (int x = 0; x < side; x++) {
-            double column = view->origin[0] + x * view->across[0] + y * view->down[0];
-            double row = view->origin[1] + x * view->across[1] + y * view->down[1];
-            for (int c = 0; c < source->channels; c++)
-                input[((long)y * side + x) * source->channels + c] =
-                    bilinear(source, column, row, c, reflected) / 255.0f;
-        }
 }
 
 /* floor(u * (places)), u < 1. */
@@ -103,60 +39,131 @@ static int place(float uniform, int places)
     return at < places ? at : places - 1;
 }
 
-static void augment_w21(const struct augment_source *source, int side, const struct draws *draws, float *input)
+/* Side of the square a recipe looks at. */
+static int crop_of(enum augmentation kind, int pixel_side, int side, float w20_zoom)
 {
-    int crop = (int)(W21_CROP_SHARE * source->pixel_side);
-    if (abs(crop - side) < W21_CLOSE_PX || crop < 1)
-        crop = side;
-    int places = source->pixel_side - crop + 1, mirrored[2] = {draws->uniform[1] < 0.5f, draws->uniform[2] < 0.5f};
-    double angle = M_PI * (2 * (double)draws->uniform[0] - 1);
-    struct view view = view_of(source->pixel_side, angle, mirrored, place(draws->uniform[3], places),
-                               place(draws->uniform[4], places), crop, side);
-    resample(source, &view, side, 1, input);
+    int crop = kind == AUGMENT_W21   ? (int)(W21_CROP_SHARE * pixel_side)
+               : kind == AUGMENT_W20 ? (int)((float)pixel_side / w20_zoom)
+                                     : side;
+    return crop < 1 || (kind == AUGMENT_W21 && abs(crop - side) < W21_CLOSE_PX) ? side : crop;
 }
 
-/* Nearest neighbour as TensorFlow 1 has it: floor(x * crop / side) of the turned image; only the turning interpolates. */
-static void augment_w20(const struct augment_source *source, int side, const struct draws *draws, float *input)
+static struct choices draw_choices(enum augmentation kind, int pixel_side, int side, const float uniform[8])
 {
-    float zoom = W20_ZOOM_LOW + (W20_ZOOM_HIGH - W20_ZOOM_LOW) * draws->uniform[5];
-    int crop = (int)((float)source->pixel_side / zoom), places = source->pixel_side - crop + 1;
-    int left = place(draws->uniform[3], places), top = place(draws->uniform[4], places), channels = source->channels;
-    int mirrored[2] = {draws->uniform[1] < 0.5f, draws->uniform[2] < 0.5f};
-    double angle = W20_ANGLE * (double)draws->uniform[0], mean = 0;
-    if (mirrored[0] != mirrored[1])
-        angle = -angle; /* mirrored first, then turned: the same as turned the other way, then mirrored */
-    struct view view = view_of(source->pixel_side, angle, mirrored, left, top, crop, crop);
-    float brightness = W20_BRIGHTNESS * (2 * draws->uniform[6] - 1) / 255.0f;
-    float contrast = 1 + W20_CONTRAST_RANGE * (2 * draws->uniform[7] - 1);
-    long values = (long)side * side * channels;
+    float zoom = W20_ZOOM_LOW + (W20_ZOOM_HIGH - W20_ZOOM_LOW) * uniform[5];
+    int crop = crop_of(kind, pixel_side, side, zoom), places = pixel_side - crop + 1;
+    return (struct choices){
+        .angle = kind == AUGMENT_W21 ? M_PI * (2 * (double)uniform[0] - 1) : W20_ANGLE * (double)uniform[0],
+        .mirrored = {uniform[1] < 0.5f, uniform[2] < 0.5f},
+        .crop = crop,
+        .left = place(uniform[3], places),
+        .top = place(uniform[4], places),
+        .brightness = W20_BRIGHTNESS * (2 * uniform[6] - 1) / 255.0f,
+        .contrast = 1 + W20_CONTRAST_RANGE * (2 * uniform[7] - 1),
+    };
+}
+
+/* Every choice at its middle; of W+20's crops, the mean of pixel_side / z over z. */
+static struct choices plain_choices(enum augmentation kind, int pixel_side, int side)
+{
+    float zoom = (W20_ZOOM_HIGH - W20_ZOOM_LOW) / logf(W20_ZOOM_HIGH / W20_ZOOM_LOW);
+    int crop = crop_of(kind, pixel_side, side, zoom), margin = (pixel_side - crop) / 2;
+    return (struct choices){.crop = crop, .left = margin, .top = margin, .contrast = 1};
+}
+
+/*
+ * The chosen square, scaled to `scaled` pixels (pixel centres on pixel centres), of the mirrored image, of the image turned about
+ * its centre.
+ */
+static void turn(int pixel_side, const struct choices *chosen, int scaled, struct augment_look *look)
+{
+    double scale = (double)chosen->crop / scaled, centre = (pixel_side - 1) / 2.0;
+    double cosine = cos(chosen->angle), sine = sin(chosen->angle);
+    double start[2] = {chosen->left + scale / 2 - 0.5 - centre, chosen->top + scale / 2 - 0.5 - centre};
+    double sign[2] = {chosen->mirrored[0] ? -1 : 1, chosen->mirrored[1] ? -1 : 1};
+    double x = sign[0] * start[0], y = sign[1] * start[1];
+    look->origin[0] = centre + cosine * x - sine * y;
+    look->origin[1] = centre + sine * x + cosine * y;
+    look->across[0] = cosine * sign[0] * scale;
+    look->across[1] = sine * sign[0] * scale;
+    look->down[0] = -sine * sign[1] * scale;
+    look->down[1] = cosine * sign[1] * scale;
+}
+
+static void look_of(enum augmentation kind, int pixel_side, int side, const struct choices *drawn,
+                    struct augment_look *look)
+{
+    struct choices chosen = *drawn;
+    int nearest = kind == AUGMENT_W20;
+    *look = (struct augment_look){.kind = nearest ? LOOK_NEAREST : LOOK_BILINEAR,
+                                  .crop = chosen.crop,
+                                  .left = chosen.left,
+                                  .top = chosen.top,
+                                  .brightness = chosen.brightness,
+                                  .contrast = chosen.contrast};
+    if (nearest && chosen.mirrored[0] != chosen.mirrored[1])
+        chosen.angle = -chosen.angle; /* mirrored first, then turned: the same as turned the other way, then mirrored */
+    turn(pixel_side, &chosen, nearest ? chosen.crop : side, look);
+}
+
+void augment_look_plain(enum augmentation kind, int pixel_side, int side, struct augment_look *ret_look)
+{
+    struct choices plain = plain_choices(kind, pixel_side, side);
+    look_of(kind, pixel_side, side, &plain, ret_look);
+    if (plain.crop == side)
+        ret_look->kind = LOOK_COPY;
+}
+
+void augment_look_random(enum augmentation kind, int pixel_side, int side, uint64_t seed, uint64_t key, uint32_t view,
+                         struct augment_look *ret_look)
+{
+    float uniform[8];
+    if (kind == AUGMENT_NONE) {
+        augment_look_plain(kind, pixel_side, side, ret_look);
+        return;
+    }
+    draw(seed, key, view, uniform);
+    struct choices drawn = draw_choices(kind, pixel_side, side, uniform);
+    look_of(kind, pixel_side, side, &drawn, ret_look);
+}
+
+/* --- looking ------------------------------------------------------------------------------------------------------ */
+
+/* Contrast as TensorFlow has it: about the mean of each channel. */
+static void contrast(float *input, long pixels, int channels, float factor)
+{
+    for (int c = 0; c < channels; c++) {
+        double sum = 0;
+        for (long i = 0; i < pixels; i++)
+            sum += (double)input[i * channels + c];
+        float mean = (float)(sum / (double)pixels);
+        for (long i = 0; i < pixels; i++)
+            input[i * channels + c] = (input[i * channels + c] - mean) * factor + mean;
+    }
+}
+
+static void look_up(const struct augment_look *look, const struct augment_source *source, int side, float *input)
+{
+    float *at = input;
     for (int y = 0; y < side; y++)
-        for (int x = 0; x < side; x++) {
-            int from_x = x * crop / side, from_y = y * crop / side;
-            double column = view.origin[0] + from_x * view.across[0] + from_y * view.down[0];
-            double row = view.origin[1] + from_x * view.across[1] + from_y * view.down[1];
-            for (int c = 0; c < channels; c++)
-                input[((long)y * side + x) * channels + c] = bilinear(source, column, row, c, 0) / 255.0f + brightness;
-        }
-    for (long i = 0; i < values; i++)
-        mean += (double)input[i];
-    mean /= (double)values;
-    for (long i = 0; i < values; i++)
-        input[i] = (input[i] - (float)mean) * contrast + (float)mean;
+        for (int x = 0; x < side; x++)
+            for (int c = 0; c < source->channels; c++)
+                *at++ = look_value(look, source, side, x, y, c);
+    if (look->kind == LOOK_NEAREST)
+        contrast(input, (long)side * side, source->channels, look->contrast);
+}
+
+void augment_plain(enum augmentation kind, const struct augment_source *source, int side, float *input)
+{
+    struct augment_look look;
+    augment_look_plain(kind, source->pixel_side, side, &look);
+    look_up(&look, source, side, input);
 }
 
 void augment(enum augmentation kind, const struct augment_source *source, int side, uint64_t seed, uint64_t key,
              uint32_t view, float *input)
 {
-    struct draws draws = draw(seed, key, view);
-    switch (kind) {
-    case AUGMENT_NONE:
-        image_to_input(source->pixels, source->pixel_side, source->channels, side, input);
-        return;
-    case AUGMENT_W21:
-        augment_w21(source, side, &draws, input);
-        return;
-    case AUGMENT_W20:
-        augment_w20(source, side, &draws, input);
-        return;
-    }
+    struct augment_look look;
+    augment_look_random(kind, source->pixel_side, side, seed, key, view, &look);
+    look_up(&look, source, side, input);
 }

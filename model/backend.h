@@ -1,7 +1,7 @@
 /*
  * THE compute seam. A backend turns a net (a table of layers) into a plan once and runs it many times,
  * choosing its own layouts and fusion; and it does the two pool-sized jobs on heads. Implementations: cpu/
- * (oneDNN) and tests/reference_backend.c (plain loops, the oracle). One conformance suite runs over all of
+ * (oneDNN), gpu/ (CUDA) and tests/reference_backend.c (plain loops, the oracle). One conformance suite runs over all of
  * them.
  */
 #ifndef TRIAGE_MODEL_BACKEND_H
@@ -10,7 +10,9 @@
 #include "model/head.h"
 #include "model/information.h"
 #include "model/net.h"
+#include "model/optimizer.h"
 #include "model/schema.h"
+#include "model/stored_views.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -35,11 +37,12 @@ enum reducer {
 struct score_request {
     const struct head_set *heads;
     const struct schema *schema;
-    const uint16_t *embedding;     /* fp16 rows of heads->inputs values */
+    const uint16_t *embedding;     /* fp16 rows of `views` times heads->inputs values */
     size_t embedding_stride_bytes; /* from one row to the next */
     const uint64_t *row;           /* [count] rows to read, or NULL for 0 .. count-1 */
     size_t count;
-    int passes;                 /* T in total, spread evenly over the heads; a multiple of heads->count */
+    int views;                  /* embeddings per row, pass t looks at number t % views; 0 = 1 */
+    int passes;                 /* T in total, spread evenly over the heads; a multiple of heads->count and of views */
     uint64_t seed;              /* with heads->model it fixes every mask: same ranking for any thread or batch count */
     enum information_kind kind; /* model/information.h */
     const uint16_t *votes_due;  /* [count] votes still expected at the root, N of the mutual information; NULL
@@ -51,9 +54,11 @@ struct score_request {
 /*
  * What a net is computed in. bfloat16 holds weights and what passes between layers, sums are in float; embeddings of a trained
  * net are within about 3 % of float's, of one that was never trained within 10 % (tests/unit/precision_test.c). It is faster
- * where the processor has AVX-512 bf16 instructions; without AVX-512 the cpu backend computes in float.
+ * where the processor has AVX-512 bf16 instructions; without AVX-512 the cpu backend refuses it, for embeddings in float beside others
+ * in bfloat16 would be ranked as if they were alike. TF32 is float everywhere but in products on a GPU, whose factors are rounded to
+ * 10 bits of mantissa; elsewhere it is FP32.
  */
-enum precision { PRECISION_FP32, PRECISION_BF16 };
+enum precision { PRECISION_FP32, PRECISION_BF16, PRECISION_TF32 };
 
 /* What one pass of training depends on besides images and parameters. */
 struct train_pass {
@@ -64,13 +69,47 @@ struct train_pass {
                             net->momentum; 0 = frozen, the running ones are used */
 };
 
+/* Parameters side by side that learn at the same rate, all of one layer. */
+struct train_range {
+    size_t offset, count; /* in table order (net.h) */
+    double factor;        /* of the learning rate */
+};
+
+#define TRAIN_RANGES_MAX 4096
+
+/* A device of a backend, and what a net takes of it. */
+struct backend_device {
+    char name[96], capability[16];
+    size_t memory_bytes, free_bytes;
+    size_t plan_images,
+        plan_bytes; /* of the net: images at a time that fit, and the memory for them; 0 = not even one */
+};
+
+#define BACKEND_DEVICES_MAX 16
+
+struct backend_report {
+    char versions[256]; /* of driver and libraries */
+    int devices;
+    struct backend_device device[BACKEND_DEVICES_MAX];
+};
+
 struct backend {
     const char *name;
 
-    /* Starts `threads` workers (0 = one per core this process may use). */
-    int (*open)(int threads, struct backend_context **ret_context);
+    /* (NULL in cpu) The devices there are, and how much of each the net would take. Needs no open context. */
+    int (*report)(const struct net *net, enum precision precision, struct backend_report *ret_report);
+
+    /*
+     * Starts `threads` workers on the host (0 = one per core this process may use) and takes `devices` devices, ranks that share
+     * every batch (not read by cpu).
+     */
+    int (*open)(int threads, int devices, struct backend_context **ret_context);
     void (*close)(struct backend_context *context); /* NULL is fine */
     int (*threads)(const struct backend_context *context);
+
+    /* (NULL: whatever it is asked for) What compile() computes in when asked for `wanted`: an enum precision, or ERROR_STATE where
+     * it refuses that. */
+    int (*precision)(enum precision wanted);
 
     /* task(task_context, item, worker) for every item once, on the host's worker threads; returns when all are done. */
     void (*for_each)(struct backend_context *context, backend_task *task, void *task_context, long items);
@@ -88,6 +127,10 @@ struct backend {
      * outputs  [count][net outputs] OUTPUT
      */
     int (*forward)(struct plan *plan, const float *images, size_t count, float *outputs);
+
+    /* (NULL in cpu) The same on views, looked up where the net runs: with the bits of stored_view(), but for AUGMENT_W20's mean,
+     * which is summed in another order. */
+    int (*forward_views)(struct plan *plan, const struct stored_views *views, size_t count, float *outputs);
 
     /*
      * Fills every batch-norm running mean and (unbiased) variance in `parameters` with the statistics of this
@@ -115,6 +158,10 @@ struct backend {
     int (*train_forward)(struct training *training, float *parameters, const float *images, size_t count,
                          const struct train_pass *pass, float *outputs);
 
+    /* (NULL in cpu) The same on views, as forward_views. */
+    int (*train_forward_views)(struct training *training, float *parameters, const struct stored_views *views,
+                               size_t count, const struct train_pass *pass, float *outputs);
+
     /*
      * Gradients of the last train_forward().
      *   output_gradients  [count][net outputs]: d loss / d outputs
@@ -124,6 +171,19 @@ struct backend {
      */
     int (*train_backward)(struct training *training, const float *parameters, const float *output_gradients,
                           int first_layer, float *gradients, float *image_gradients);
+
+    /*
+     * (All four NULL in cpu.) Learning without the parameters' leaving the device. train_hold() copies parameters and AdamW's moments
+     * there, [net_parameter_count()] each; from then on `parameters` NULL of a pass means those held, running statistics included,
+     * and `gradients` NULL leaves the gradients there. train_squares() sums the squares of the gradients over these ranges, in
+     * fixed order; train_update() is adamw_update() (the same bits) on each range at learning_rate * factor; train_fetch() copies back.
+     * At most TRAIN_RANGES_MAX ranges.
+     */
+    int (*train_hold)(struct training *training, const float *parameters, const float *moment1, const float *moment2);
+    int (*train_squares)(struct training *training, const struct train_range *range, int ranges, double *ret_squares);
+    int (*train_update)(struct training *training, const struct train_range *range, int ranges,
+                        const struct adamw *adamw);
+    int (*train_fetch)(struct training *training, float *parameters, float *moment1, float *moment2);
 
     /* Fits the heads in place; see head.h for the recipe. */
     int (*head_fit)(struct backend_context *context, const struct fit_request *request, struct head_set *heads,

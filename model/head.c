@@ -30,6 +30,8 @@ int head_set_new(int count, int inputs, int answers, struct head_set *ret_heads)
     ret_heads->moment2 = ret_heads->moment1 + outputs * ((size_t)inputs + 1);
     for (int i = 0; i < inputs; i++)
         ret_heads->scale[i] = 1;
+    for (int q = 0; q < SCHEMA_QUESTIONS_MAX; q++)
+        ret_heads->factor[q] = 1;
     return 0;
 }
 
@@ -38,7 +40,9 @@ void head_set_assign(struct head_set *to, const struct head_set *from)
     memcpy(to->shift, from->shift, head_set_floats(from) * sizeof(float));
     to->model = from->model;
     to->dropout = from->dropout;
+    to->unit_length = from->unit_length;
     to->step = from->step;
+    memcpy(to->factor, from->factor, sizeof to->factor);
 }
 
 int head_set_copy(const struct head_set *from, struct head_set *ret_heads)
@@ -122,14 +126,19 @@ void head_set_reset(struct head_set *heads, const float *constant_alpha)
 
 void head_concentrations(const struct head_set *heads, int head, const uint16_t *embedding, float *alpha)
 {
+    float z[HEAD_INPUTS_MAX];
+    for (int i = 0; i < heads->inputs; i++) {
+        float value = half_to_float(embedding[i]);
+        z[i] = (value - heads->shift[i]) * heads->scale[i] + (value - value);
+    }
+    if (heads->unit_length)
+        head_unit_length(z, heads->inputs);
     for (int a = 0; a < heads->answers; a++) {
         size_t output = (size_t)head * (size_t)heads->answers + (size_t)a;
         const float *weight = heads->weight + output * (size_t)heads->inputs;
         double sum = (double)heads->bias[output];
-        for (int i = 0; i < heads->inputs; i++) {
-            float value = half_to_float(embedding[i]);
-            sum += (double)(weight[i] * ((value - heads->shift[i]) * heads->scale[i])) + (double)(value - value);
-        }
+        for (int i = 0; i < heads->inputs; i++)
+            sum += (double)(weight[i] * z[i]);
         alpha[a] = head_alpha((float)sum);
     }
 }

@@ -21,21 +21,24 @@
  * A galaxy's score is sum over questions of P(reached) * mutual information (schema_reached()).
  *
  * Both distributions over k = 0..N factor as P(k) = up_k down_(N-k) / norm with running products:
- *   beta-binomial (a, b)   up_k   = prod_(i<k) (a+i) / (1+i)
- *                          down_m = prod_(i<m) (b+i) / (1+i)
- *                          norm   = prod_(i<N) (a+b+i) / (1+i)
- *   binomial rho           up_k   = C(N,k) rho^k
+ *   beta-binomial (a, b)   up_k   = prod_(i<k) (a+i) u (N-i) / (1+i)
+ *                          down_m = prod_(i<m) (b+i) u
+ *                          norm   = prod_(i<N) (a+b+i) u
+ *   binomial rho           up_k   = prod_(i<k) rho (N-i) / (1+i) = C(N,k) rho^k
  *                          down_m = (1-rho)^m
  *                          norm   = 1
- * so that an outcome costs a few multiplications and one logarithm. Nothing overflows while concentrations
- * are at most 101 and a question has at most SCHEMA_PER_QUESTION answers. INFORMATION_LANES passes are worked
- * on side by side, in an order that depends on T only: results do not change with the instruction set. (The
- * unroll pragmas keep compilers from taking the loops over lanes apart before they see that they are
- * vectors.)
+ * so that an outcome costs a few multiplications and one logarithm. With u = INFORMATION_UNIT, which cancels, nothing
+ * overflows while concentrations are at most 101 and a question has at most SCHEMA_PER_QUESTION answers. INFORMATION_LANES
+ * passes are worked on side by side, in an order that depends on T only: results do not change with the instruction set.
+ * (The unroll pragmas keep compilers from taking the loops over lanes apart before they see that they are vectors.)
+ *
+ * Functions that end in _lanes do the lanes `begin` .. `end` - 1 only: a processor does all at once, on a device each lane is a
+ * thread, with a barrier before what joins the lanes (gpu/kernels_score.h).
  */
 #ifndef TRIAGE_MODEL_INFORMATION_H
 #define TRIAGE_MODEL_INFORMATION_H
 
+#include "base/host_device.h"
 #include "model/schema.h"
 
 #include <stdint.h>
@@ -49,7 +52,8 @@ enum information_kind {
 
 #define INFORMATION_VOTES_MAX  200 /* N is clamped to 1 .. this */
 #define INFORMATION_PASSES_MAX 512
-#define INFORMATION_LANES      16 /* passes side by side */
+#define INFORMATION_LANES      16          /* passes side by side */
+#define INFORMATION_UNIT       (1 / 128.0) /* a power of two: scaling with it is exact */
 
 struct information {
     double total, expected; /* nats */
@@ -69,12 +73,18 @@ static inline int information_row_floats(const struct schema *schema)
     return 2 + schema->answers + 2 * schema->questions;
 }
 
-#define INFORMATION_INLINE static inline __attribute__((always_inline))
+#define INFORMATION_INLINE HOST_DEVICE static inline __attribute__((always_inline))
 
-/* Natural logarithm of a normal positive number to 1e-15, without branches; finite for 0 (used times 0). */
-INFORMATION_INLINE double information_log(double x)
+#define INFORMATION_LN2 0.69314718055994530942
+
+/*
+ * log2 of a normal positive number to 4e-16 of the larger of itself and 1, without branches; finite for 0 (used times 0).
+ * With x = 2^e m, m in [sqrt(1/2), sqrt(2)), and s = (m - 1) / (m + 1): e + 2 atanh(s) / ln 2, the series in s^2 minimax to
+ * 2e-16 (Remez).
+ */
+INFORMATION_INLINE double information_log2(double x)
 {
-    uint64_t bits, half_root = 0x3fe6a09e667f3bcdu; /* sqrt(1/2): the mantissa goes to [sqrt(1/2), sqrt(2)) */
+    uint64_t bits, half_root = 0x3fe6a09e667f3bcdu; /* sqrt(1/2) */
     memcpy(&bits, &x, 8);
     bits += 0x3ff0000000000000u - half_root;
     uint64_t exponent_bits = bits >> 52 | 0x4330000000000000u; /* 2^52 + biased exponent, as a double */
@@ -83,14 +93,19 @@ INFORMATION_INLINE double information_log(double x)
     memcpy(&exponent, &exponent_bits, 8);
     memcpy(&m, &mantissa_bits, 8);
     exponent -= 4503599627370496.0 + 1023.0;
-    double f = m - 1, s = f / (m + 1), q = s * s; /* ln m = 2 atanh s, minimax coefficients of fdlibm's e_log.c */
-    double series = 1.479819860511658591e-01 * q + 1.531383769920937332e-01;
-    series = series * q + 1.818357216161805012e-01;
-    series = series * q + 2.222219843214978396e-01;
-    series = series * q + 2.857142874366239149e-01;
-    series = series * q + 3.999999999940941908e-01;
-    series = series * q + 6.666666666666735130e-01;
-    return exponent * 0.69314718055994530942 + s * (2 + q * series);
+    double s = (m - 1) / (m + 1), q = s * s;
+    double series = 0.24265882108699896 * q + 0.2614688854545477;
+    series = series * q + 0.3206154814133545;
+    series = series * q + 0.4121984180401099;
+    series = series * q + 0.5770780171097541;
+    series = series * q + 0.9617966939248291;
+    return exponent + s * (2.8853900817779268 + q * series);
+}
+
+/* Natural logarithm, as information_log2(). */
+INFORMATION_INLINE double information_log(double x)
+{
+    return information_log2(x) * INFORMATION_LN2;
 }
 
 /* In a fixed order: halves upon halves. */
@@ -104,75 +119,84 @@ INFORMATION_INLINE double information_lane_sum(const double lane[INFORMATION_LAN
 
 #define INFORMATION_CELLS ((INFORMATION_VOTES_MAX + 1) * INFORMATION_LANES)
 
-/* What is kept while passes come in, cell = k * INFORMATION_LANES + lane. */
-struct information_sums {
-    double mixture[INFORMATION_CELLS]; /* sum over passes of P_t(k) */
-    double plogp[INFORMATION_CELLS];   /* sum over passes of P_t(k) ln P_t(k) */
+/* What is kept while passes come in. */
+struct information_work {
+    double *mixture; /* [N + 1][INFORMATION_LANES] sums over passes of P_t(k) */
+    double *
+        below; /* [N + 1][INFORMATION_LANES] down_(N-k) / norm of the passes being added; then what information_mix() leaves */
+    double *above; /* [INFORMATION_LANES] up_k of the passes being added */
+    double *plogp; /* [INFORMATION_LANES] sums over passes and k of P_t(k) log2 P_t(k) */
 };
 
-/* A running product: its factor i is (base + i * step) * table[i]. */
-struct information_product {
-    double base[INFORMATION_LANES];
+/* Passes to add, one per lane. Factor i of up_k is (up + i step) choose[i], of down_m it is down + i step. */
+struct information_passes {
+    double up[INFORMATION_LANES], down[INFORMATION_LANES];
+    double first[INFORMATION_LANES]; /* 1 / norm, 0 for a lane without a pass */
     double step;
-    const double *table; /* [N] */
 };
 
 /*
  * Adds INFORMATION_LANES passes.
- *   first  down_0 = 1 / norm, or 0 for a lane without a pass
- *   floor  added to P inside the logarithm
+ *   choose  [N + 1] information_choice()
+ *   floor   added to P inside the logarithm
  */
-INFORMATION_INLINE void information_add(struct information_sums *sums, const struct information_product *up,
-                                        const struct information_product *down, const double first[INFORMATION_LANES],
-                                        int votes, double floor)
+INFORMATION_INLINE void information_add_lanes(const struct information_work *work,
+                                              const struct information_passes *passes, const double *choose, int votes,
+                                              double floor, int begin, int end)
 {
-    double above[INFORMATION_CELLS], below[INFORMATION_CELLS]; /* up_k and down_(N-k) */
-    double *last = below + votes * INFORMATION_LANES;
+    double *last = work->below + votes * INFORMATION_LANES;
 #pragma GCC unroll 1
-    for (int lane = 0; lane < INFORMATION_LANES; lane++) {
-        above[lane] = 1;
-        last[lane] = first[lane];
+    for (int lane = begin; lane < end; lane++) {
+        work->above[lane] = 1;
+        last[lane] = passes->first[lane];
     }
     for (int i = 0; i < votes; i++) {
-        double *up_at = above + i * INFORMATION_LANES, *down_at = last - (i + 1) * INFORMATION_LANES;
-        double up_offset = i * up->step, up_factor = up->table[i];
-        double down_offset = i * down->step, down_factor = down->table[i];
+        double *below = last - (i + 1) * INFORMATION_LANES, offset = i * passes->step;
 #pragma GCC unroll 1
-        for (int lane = 0; lane < INFORMATION_LANES; lane++) {
-            up_at[lane + INFORMATION_LANES] = up_at[lane] * ((up->base[lane] + up_offset) * up_factor);
-            down_at[lane] = down_at[lane + INFORMATION_LANES] * ((down->base[lane] + down_offset) * down_factor);
+        for (int lane = begin; lane < end; lane++)
+            below[lane] = below[lane + INFORMATION_LANES] * (passes->down[lane] + offset);
+    }
+    for (int k = 0; k <= votes; k++) {
+        double *mixture = work->mixture + k * INFORMATION_LANES, *below = work->below + k * INFORMATION_LANES;
+        double offset = k * passes->step, factor = choose[k];
+#pragma GCC unroll 1
+        for (int lane = begin; lane < end; lane++) {
+            double p = work->above[lane] * below[lane];
+            work->above[lane] *= (passes->up[lane] + offset) * factor;
+            mixture[lane] += p;
+            work->plogp[lane] += p * information_log2(floor > 0 ? p + floor : p);
         }
     }
-    for (int cell = 0; cell < (votes + 1) * INFORMATION_LANES; cell++) {
-        double p = above[cell] * below[cell];
-        sums->mixture[cell] += p;
-        sums->plogp[cell] += p * information_log(p + floor);
-    }
 }
 
-INFORMATION_INLINE void information_clear(struct information_sums *sums, int votes)
+INFORMATION_INLINE void information_clear_lanes(const struct information_work *work, int votes, int begin, int end)
 {
-    size_t bytes = sizeof(double) * INFORMATION_LANES * (size_t)(votes + 1);
-    memset(sums->mixture, 0, bytes);
-    memset(sums->plogp, 0, bytes);
+    for (int lane = begin; lane < end; lane++)
+        work->plogp[lane] = 0;
+    for (int k = 0; k <= votes; k++)
+        for (int lane = begin; lane < end; lane++)
+            work->mixture[k * INFORMATION_LANES + lane] = 0;
 }
 
-INFORMATION_INLINE struct information information_finish(const struct information_sums *sums, int votes, int passes,
-                                                         double floor)
+/* Joins the lanes of outcomes k = begin, begin + step ...: below[k] becomes P(k) log2 P(k) of the mixture. */
+INFORMATION_INLINE void information_mix(const struct information_work *work, int votes, int passes, double floor,
+                                        int begin, int step)
 {
-    double p[INFORMATION_VOTES_MAX + 1], total = 0, expected = 0;
-    for (int k = 0; k <= votes; k++) {
-        p[k] = information_lane_sum(sums->mixture + k * INFORMATION_LANES) / passes;
-        expected -= information_lane_sum(sums->plogp + k * INFORMATION_LANES);
-    }
+    for (int k = begin; k <= votes; k += step)
+        work->below[k] = information_lane_sum(work->mixture + k * INFORMATION_LANES) / passes;
+    for (int k = begin; k <= votes; k += step)
+        work->below[k] *= information_log2(work->below[k] + floor);
+}
+
+INFORMATION_INLINE struct information information_finish(const struct information_work *work, int votes, int passes)
+{
+    double total = 0, expected = -information_lane_sum(work->plogp) / passes;
     for (int k = 0; k <= votes; k++)
-        p[k] *= information_log(p[k] + floor);
-    for (int k = 0; k <= votes; k++)
-        total -= p[k];
-    expected /= passes;
+        total -= work->below[k];
     if (total < expected) /* they differ by rounding only: mutual information is never negative */
         total = expected;
-    return (struct information){total, expected};
+    struct information information = {total * INFORMATION_LN2, expected * INFORMATION_LN2};
+    return information;
 }
 
 INFORMATION_INLINE int information_votes(int votes)
@@ -180,40 +204,52 @@ INFORMATION_INLINE int information_votes(int votes)
     return votes < 1 ? 1 : votes > INFORMATION_VOTES_MAX ? INFORMATION_VOTES_MAX : votes;
 }
 
-/* 1/(1+i), i < votes. */
-INFORMATION_INLINE void information_reciprocals(int votes, double *table)
+/* Factor i = 0..N of C(N,k), which is the product of the first k. */
+INFORMATION_INLINE double information_choice(int votes, int i)
 {
-    for (int i = 0; i < votes; i++)
-        table[i] = 1.0 / (1 + i);
+    return (double)(votes - i) / (1 + i);
 }
+
+INFORMATION_INLINE void information_choices(int votes, double *choose)
+{
+    for (int i = 0; i <= votes; i++)
+        choose[i] = information_choice(votes, i);
+}
+
+#define INFORMATION_BINOMIAL_FLOOR 1e-12
 
 /*
  * W+20's form for passes of one probability.
  *   rho  [passes] 0..1
  */
+INFORMATION_INLINE void information_binomial_lanes(const struct information_work *work, const double *rho,
+                                                   const double *choose, int passes, int votes, int begin, int end)
+{
+    information_clear_lanes(work, votes, begin, end);
+    for (int t = 0; t < passes; t += INFORMATION_LANES) {
+        struct information_passes some;
+        some.step = 0;
+#pragma GCC unroll 1
+        for (int lane = begin; lane < end; lane++) {
+            int there = t + lane < passes;
+            some.first[lane] = there;
+            some.up[lane] = there ? rho[t + lane] : 0.5;
+            some.down[lane] = 1 - some.up[lane];
+        }
+        information_add_lanes(work, &some, choose, votes, INFORMATION_BINOMIAL_FLOOR, begin, end);
+    }
+}
+
 INFORMATION_INLINE struct information information_binomial(const double *rho, int passes, int votes)
 {
+    double choose[INFORMATION_VOTES_MAX + 1], mixture[INFORMATION_CELLS], below[INFORMATION_CELLS];
+    double above[INFORMATION_LANES], plogp[INFORMATION_LANES];
+    struct information_work work = {mixture, below, above, plogp};
     votes = information_votes(votes);
-    double choose[INFORMATION_VOTES_MAX], ones[INFORMATION_VOTES_MAX], floor = 1e-12;
-    for (int i = 0; i < votes; i++) {
-        choose[i] = (double)(votes - i) / (1 + i);
-        ones[i] = 1;
-    }
-    struct information_sums sums;
-    information_clear(&sums, votes);
-    for (int t = 0; t < passes; t += INFORMATION_LANES) {
-        struct information_product up = {.step = 0, .table = choose}, down = {.step = 0, .table = ones};
-        double first[INFORMATION_LANES];
-#pragma GCC unroll 1
-        for (int lane = 0; lane < INFORMATION_LANES; lane++) {
-            int there = t + lane < passes;
-            first[lane] = there;
-            up.base[lane] = there ? rho[t + lane] : 0.5;
-            down.base[lane] = 1 - up.base[lane];
-        }
-        information_add(&sums, &up, &down, first, votes, floor);
-    }
-    return information_finish(&sums, votes, passes, floor);
+    information_choices(votes, choose);
+    information_binomial_lanes(&work, rho, choose, passes, votes, 0, INFORMATION_LANES);
+    information_mix(&work, votes, passes, INFORMATION_BINOMIAL_FLOOR, 0, 1);
+    return information_finish(&work, votes, passes);
 }
 
 /*
@@ -222,66 +258,95 @@ INFORMATION_INLINE struct information information_binomial(const double *rho, in
  *   sum    [passes, padded] concentration of the whole question
  *   first  [passes, padded] 1 / norm, 0 in the padding
  */
-INFORMATION_INLINE struct information information_marginal(const float *alpha, const double *sum, const double *first,
-                                                           const double *reciprocal, int passes, int votes)
+INFORMATION_INLINE void information_marginal_lanes(const struct information_work *work, const float *alpha,
+                                                   const double *sum, const double *first, const double *choose,
+                                                   int passes, int votes, int begin, int end)
 {
-    struct information_sums sums;
-    information_clear(&sums, votes);
+    information_clear_lanes(work, votes, begin, end);
     for (int t = 0; t < passes; t += INFORMATION_LANES) {
-        struct information_product up = {.step = 1, .table = reciprocal}, down = {.step = 1, .table = reciprocal};
+        struct information_passes some;
+        some.step = INFORMATION_UNIT;
 #pragma GCC unroll 1
-        for (int lane = 0; lane < INFORMATION_LANES; lane++) {
-            up.base[lane] = (double)alpha[t + lane];
-            down.base[lane] = sum[t + lane] - (double)alpha[t + lane];
+        for (int lane = begin; lane < end; lane++) {
+            some.first[lane] = first[t + lane];
+            some.up[lane] = (double)alpha[t + lane] * INFORMATION_UNIT;
+            some.down[lane] = (sum[t + lane] - (double)alpha[t + lane]) * INFORMATION_UNIT;
         }
-        information_add(&sums, &up, &down, first + t, votes, 0);
+        information_add_lanes(work, &some, choose, votes, 0, begin, end);
     }
-    return information_finish(&sums, votes, passes, 0);
 }
 
-/* N = 1: the categorical alpha_a / A, any number of answers. */
-INFORMATION_INLINE struct information information_categorical(const float *alpha, int answers, int passes, int stride,
-                                                              const double *sum)
+INFORMATION_INLINE struct information information_marginal(const float *alpha, const double *sum, const double *first,
+                                                           const double *choose, int passes, int votes)
 {
-    double total = 0, plogp[INFORMATION_LANES] = {0};
+    double mixture[INFORMATION_CELLS], below[INFORMATION_CELLS], above[INFORMATION_LANES], plogp[INFORMATION_LANES];
+    struct information_work work = {mixture, below, above, plogp};
+    information_marginal_lanes(&work, alpha, sum, first, choose, passes, votes, 0, INFORMATION_LANES);
+    information_mix(&work, votes, passes, 0, 0, 1);
+    return information_finish(&work, votes, passes);
+}
+
+/*
+ * N = 1: the categorical alpha_a / A, any number of answers.
+ *   mean   [answers][INFORMATION_LANES] OUTPUT sums over passes of P
+ *   plogp  [INFORMATION_LANES] OUTPUT sums over passes and answers of P log2 P
+ */
+INFORMATION_INLINE void information_categorical_lanes(const float *alpha, int answers, int passes, int stride,
+                                                      const double *sum, double *mean, double *plogp, int begin,
+                                                      int end)
+{
+    for (int lane = begin; lane < end; lane++)
+        plogp[lane] = 0;
     for (int a = 0; a < answers; a++) {
-        double mean[INFORMATION_LANES] = {0};
+        for (int lane = begin; lane < end; lane++)
+            mean[a * INFORMATION_LANES + lane] = 0;
         for (int t = 0; t < passes; t += INFORMATION_LANES)
 #pragma GCC unroll 1
-            for (int lane = 0; lane < INFORMATION_LANES; lane++) {
+            for (int lane = begin; lane < end; lane++) {
                 double there = t + lane < passes;
                 double p = (double)alpha[a * stride + t + lane] / sum[t + lane] * there;
-                mean[lane] += p;
-                plogp[lane] += p * information_log(p);
+                mean[a * INFORMATION_LANES + lane] += p;
+                plogp[lane] += p * information_log2(p);
             }
-        double p = information_lane_sum(mean) / passes;
-        total -= p * information_log(p);
+    }
+}
+
+INFORMATION_INLINE struct information information_categorical_finish(const double *mean, const double *plogp,
+                                                                     int answers, int passes)
+{
+    double total = 0;
+    for (int a = 0; a < answers; a++) {
+        double p = information_lane_sum(mean + a * INFORMATION_LANES) / passes;
+        total -= p * information_log2(p);
     }
     double expected = -information_lane_sum(plogp) / passes;
-    return (struct information){total < expected ? expected : total, expected};
+    if (total < expected)
+        total = expected;
+    struct information information = {total * INFORMATION_LN2, expected * INFORMATION_LN2};
+    return information;
 }
 
 /* sum = A per pass, first = 1 / norm of N votes; both padded to a multiple of INFORMATION_LANES. */
-INFORMATION_INLINE void information_norms(const float *alpha, int answers, int passes, int stride, int votes,
-                                          const double *reciprocal, double *sum, double *first)
+INFORMATION_INLINE void information_norms_lanes(const float *alpha, int answers, int passes, int stride, int votes,
+                                                double *sum, double *first, int begin, int end)
 {
     for (int t = 0; t < passes; t += INFORMATION_LANES) {
         double norm[INFORMATION_LANES];
 #pragma GCC unroll 1
-        for (int lane = 0; lane < INFORMATION_LANES; lane++) {
+        for (int lane = begin; lane < end; lane++) {
             sum[t + lane] = 0;
             norm[lane] = 1;
         }
         for (int a = 0; a < answers; a++)
 #pragma GCC unroll 1
-            for (int lane = 0; lane < INFORMATION_LANES; lane++)
+            for (int lane = begin; lane < end; lane++)
                 sum[t + lane] += (double)alpha[a * stride + t + lane];
         for (int i = 0; i < votes; i++)
 #pragma GCC unroll 1
-            for (int lane = 0; lane < INFORMATION_LANES; lane++)
-                norm[lane] *= (sum[t + lane] + i) * reciprocal[i];
+            for (int lane = begin; lane < end; lane++)
+                norm[lane] *= (sum[t + lane] + i) * INFORMATION_UNIT;
 #pragma GCC unroll 1
-        for (int lane = 0; lane < INFORMATION_LANES; lane++)
+        for (int lane = begin; lane < end; lane++)
             first[t + lane] = t + lane < passes ? 1 / norm[lane] : 0;
     }
 }
@@ -296,20 +361,23 @@ INFORMATION_INLINE void information_norms(const float *alpha, int answers, int p
 INFORMATION_INLINE struct information information_question(enum information_kind kind, const float *alpha, int answers,
                                                            int passes, int stride, int votes)
 {
-    double reciprocal[INFORMATION_VOTES_MAX], sum[INFORMATION_PASSES_MAX], first[INFORMATION_PASSES_MAX];
+    double choose[INFORMATION_VOTES_MAX + 1], sum[INFORMATION_PASSES_MAX], first[INFORMATION_PASSES_MAX];
     votes = kind == INFORMATION_ONE_VOTE ? 1 : information_votes(votes);
-    information_reciprocals(votes, reciprocal);
-    information_norms(alpha, answers, passes, stride, votes, reciprocal, sum, first);
+    information_norms_lanes(alpha, answers, passes, stride, votes, sum, first, 0, INFORMATION_LANES);
     if (kind == INFORMATION_BINOMIAL) {
         for (int t = 0; t < passes; t++)
             sum[t] = (double)alpha[t] / sum[t];
         return information_binomial(sum, passes, votes);
     }
-    if (votes == 1)
-        return information_categorical(alpha, answers, passes, stride, sum);
+    if (votes == 1) {
+        double mean[SCHEMA_PER_QUESTION * INFORMATION_LANES], plogp[INFORMATION_LANES];
+        information_categorical_lanes(alpha, answers, passes, stride, sum, mean, plogp, 0, INFORMATION_LANES);
+        return information_categorical_finish(mean, plogp, answers, passes);
+    }
     struct information best = {0, 0};
+    information_choices(votes, choose);
     for (int a = 0; a < (answers == 2 ? 1 : answers); a++) {
-        struct information marginal = information_marginal(alpha + a * stride, sum, first, reciprocal, passes, votes);
+        struct information marginal = information_marginal(alpha + a * stride, sum, first, choose, passes, votes);
         if (a == 0 || marginal.total - marginal.expected > best.total - best.expected)
             best = marginal;
     }

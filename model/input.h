@@ -1,17 +1,6 @@
-/* From a stored image to what the network sees. */
+/* Mirrored and turned views of what the network sees. Not for how a stored image becomes that: augment.h. */
 #ifndef TRIAGE_MODEL_INPUT_H
 #define TRIAGE_MODEL_INPUT_H
-
-#include <stdint.h>
-
-/*
- * The central square of a stored image as floats 0..1 (value / 255; no mean or variance is taken out, as in
- * Zoobot).
- *
- *   pixels  [pixel_side][pixel_side][channels]
- *   input   [side][side][channels] OUTPUT, side <= pixel_side
- */
-void image_to_input(const uint8_t *pixels, int pixel_side, int channels, int side, float *input);
 
 /*
  * One of the eight mirrored and turned views of a square image: view 0 is the image itself, bit 0 mirrors up

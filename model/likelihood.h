@@ -36,6 +36,8 @@ double likelihood_galaxy_gradient(const struct schema *schema, const float *alph
  * The ensemble's NLL: per question -ln of the probability averaged over passes, summed over questions.
  *   alpha  [passes][answers]
  */
+double likelihood_mixture_question(const struct schema *schema, int question, const float *alpha, int passes,
+                                   const uint16_t *votes);
 double likelihood_mixture(const struct schema *schema, const float *alpha, int passes, const uint16_t *votes);
 
 /* Derivative of ln Gamma, x > 0: recurrence to x >= 10, then Abramowitz & Stegun 6.3.18. */
@@ -49,7 +51,14 @@ struct vote_rows {
     size_t count;
 };
 
-/* Inside the range of 1 + 100 sigmoid(x): where heads start from. */
+/*
+ * Where heads start from. Nearer to the ends of 1 + 100 sigmoid(x) its slope is so small that a head never gets away: the
+ * best constant of a question that splits galaxies in two (edge-on or not) lies below 1, and heads that started at 1.001
+ * still predicted it after hundreds of labels.
+ */
+#define LIKELIHOOD_START_LOWER 1.3
+#define LIKELIHOOD_START_UPPER 100
+/* Inside the range of 1 + 100 sigmoid(x): the best constant a head could predict. */
 #define LIKELIHOOD_HEAD_LOWER 1.001
 #define LIKELIHOOD_HEAD_UPPER 100.9
 /* As good as unbounded: the strictest constant to compare a model with. */

@@ -26,6 +26,11 @@ static void add_question(struct metrics *metrics, const struct schema *schema, i
         metrics->squares[q] += error * error;
     }
     metrics->compared[q] += (uint64_t)question->count;
+    for (int a = 0; a < question->count; a++) {
+        double observed = votes[question->first + a] / total;
+        metrics->brier_sum += fraction[a] * fraction[a] - 2 * fraction[a] * observed + observed;
+    }
+    metrics->brier_count++;
 }
 
 double metrics_add(struct metrics *metrics, const struct schema *schema, const float *alpha, int passes,
@@ -47,6 +52,11 @@ double metrics_nll(const struct metrics *metrics)
 double metrics_question_rmse(const struct metrics *metrics, int question)
 {
     return metrics->compared[question] ? sqrt(metrics->squares[question] / (double)metrics->compared[question]) : NAN;
+}
+
+double metrics_brier(const struct metrics *metrics)
+{
+    return metrics->brier_count ? metrics->brier_sum / (double)metrics->brier_count : NAN;
 }
 
 double metrics_rmse(const struct metrics *metrics)

@@ -4,6 +4,8 @@
 #include "base/file.h"
 #include "base/hash.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,7 +30,8 @@ static const struct {
     FIELD(seed),           FIELD(vote_cursor),  FIELD(train_galaxies),  FIELD(validation_galaxies),
     FIELD(gate_galaxies),  FIELD(train_loss),   FIELD(validation_loss), FIELD(champion_nll),
     FIELD(challenger_nll), FIELD(constant_nll), FIELD(heads.count),     FIELD(heads.inputs),
-    FIELD(heads.answers),  FIELD(heads.model),  FIELD(heads.dropout),   FIELD(heads.step),
+    FIELD(heads.answers),  FIELD(heads.model),  FIELD(heads.dropout),   FIELD(heads.unit_length),
+    FIELD(heads.step),     FIELD(heads.factor),
 };
 #define FIELDS (sizeof fields / sizeof *fields)
 
@@ -128,7 +131,9 @@ static int parse(const char *path, const char *bytes, size_t length, const struc
     memcpy(model->heads.shift, at, floats);
     model->heads.model = stored.model;
     model->heads.dropout = stored.dropout;
+    model->heads.unit_length = stored.unit_length;
     model->heads.step = stored.step;
+    memcpy(model->heads.factor, stored.factor, sizeof stored.factor);
     return check_schema(path, model, expected);
 }
 
@@ -147,6 +152,24 @@ int model_load(const char *path, const struct schema *expected, struct model *re
     if (result)
         model_free(ret_model);
     return result;
+}
+
+int model_trunk(const char *path, uint32_t *ret_trunk)
+{
+    char bytes[PREFIX + sizeof(struct model)];
+    size_t at = PREFIX, wanted = PREFIX + fields_bytes();
+    FILE *file = fopen(path, "rb");
+    if (!file)
+        return errno == ENOENT ? error_set(ERROR_NOT_FOUND, "%s: no such file", path)
+                               : error_set_errno("cannot read %s", path);
+    size_t have = fread(bytes, 1, wanted, file);
+    fclose(file);
+    if (have < wanted || memcmp(bytes, MAGIC, MAGIC_BYTES) != 0)
+        return error_set(ERROR_INPUT, "%s is not a model file, or truncated", path);
+    for (size_t i = 0; i < FIELDS; at += fields[i].size, i++)
+        if (fields[i].offset == offsetof(struct model, trunk_version))
+            memcpy(ret_trunk, bytes + at, sizeof *ret_trunk);
+    return 0;
 }
 
 void model_free(struct model *model)

@@ -16,7 +16,7 @@
 
 #include <stdint.h>
 
-#define MODEL_FORMAT_VERSION 1
+#define MODEL_FORMAT_VERSION 3
 
 struct model {
     uint32_t number, parent; /* parent 0: none */
@@ -43,6 +43,9 @@ int model_save(const char *path, const struct model *model);
  * NULL: any).
  */
 int model_load(const char *path, const struct schema *expected, struct model *ret_model);
+
+/* Only which trunk it is for, from the head of the file: quick, and no word on the rest. Errors as model_load(). */
+int model_trunk(const char *path, uint32_t *ret_trunk);
 
 void model_free(struct model *model); /* zeroed is fine */
 

@@ -155,3 +155,15 @@ void net_random_parameters(const struct net *net, uint64_t seed, float *paramete
         parameters += count;
     }
 }
+
+void net_set_stochastic_depth(struct net *net, double rate)
+{
+    int blocks = 0, index = -1;
+    for (int i = 0; i < net->layers; i++)
+        blocks += net->layer[i].kind == LAYER_CONV && net->layer[i].groups > 1;
+    for (int i = 0; i < net->layers; i++) {
+        index += net->layer[i].kind == LAYER_CONV && net->layer[i].groups > 1;
+        if (net->layer[i].kind == LAYER_ADD)
+            net->layer[i].drop = (float)(rate * index / blocks);
+    }
+}

@@ -81,6 +81,12 @@ void net_walmsley2020(int channels, int side, struct net *ret_net);
  */
 int net_by_name(const char *name, int channels, int side, struct net *ret_net);
 
+/*
+ * Stochastic depth (Huang et al. 2016) by timm's and Keras' rule: block i of n is dropped with probability rate * i / n; every
+ * block of the EfficientNets has one depthwise layer. No effect on nets without residual blocks, nor on compile().
+ */
+void net_set_stochastic_depth(struct net *net, double rate);
+
 /* Floats of all parameters, batch-norm statistics included. */
 size_t net_parameter_count(const struct net *net);
 

@@ -3,20 +3,21 @@
 
 #include <math.h>
 
+struct adamw_factors adamw_factors(const struct adamw *adamw)
+{
+    double step = (double)adamw->step, correction2 = sqrt(1 - pow(ADAMW_BETA2, step));
+    return (struct adamw_factors){.keep = (float)(1 - adamw->learning_rate * adamw->weight_decay),
+                                  .rate = (float)(adamw->learning_rate / (1 - pow(ADAMW_BETA1, step))),
+                                  .inverse2 = (float)(1 / correction2),
+                                  .scale = (float)adamw->gradient_scale};
+}
+
 void adamw_update(const struct adamw *adamw, size_t count, const float *gradient, float *value, float *moment1,
                   float *moment2)
 {
-    double step = (double)adamw->step, correction2 = sqrt(1 - pow(ADAMW_BETA2, step));
-    float keep = (float)(1 - adamw->learning_rate * adamw->weight_decay);
-    float rate = (float)(adamw->learning_rate / (1 - pow(ADAMW_BETA1, step)));
-    float inverse2 = (float)(1 / correction2), scale = (float)adamw->gradient_scale;
-    const float beta1 = (float)ADAMW_BETA1, beta2 = (float)ADAMW_BETA2, epsilon = (float)ADAMW_EPSILON;
-    for (size_t i = 0; i < count; i++) {
-        float g = gradient[i] * scale;
-        moment1[i] = beta1 * moment1[i] + (1 - beta1) * g;
-        moment2[i] = beta2 * moment2[i] + (1 - beta2) * g * g;
-        value[i] = value[i] * keep - rate * moment1[i] / (sqrtf(moment2[i]) * inverse2 + epsilon);
-    }
+    struct adamw_factors factors = adamw_factors(adamw);
+    for (size_t i = 0; i < count; i++)
+        adamw_one(&factors, gradient[i], value + i, moment1 + i, moment2 + i);
 }
 
 double optimizer_squares(const float *values, size_t count)
@@ -51,10 +52,15 @@ double optimizer_rate(enum schedule schedule, double rate, uint64_t step, uint64
     return floor + (rate - floor) * (cos(M_PI * (done < 1 ? done : 1)) + 1) / 2;
 }
 
-double optimizer_plateau(double rate, int bad_epochs)
+double optimizer_plateau(struct plateau *plateau, double rate, double validation_loss)
 {
-    if (bad_epochs == 0 || bad_epochs % PLATEAU_PATIENCE)
+    if (validation_loss < plateau->best * (1 - PLATEAU_BETTER)) {
+        *plateau = (struct plateau){.best = validation_loss};
         return rate;
-    double lower = rate * PLATEAU_FACTOR;
-    return lower > PLATEAU_FLOOR ? lower : rate < PLATEAU_FLOOR ? rate : PLATEAU_FLOOR;
+    }
+    if (++plateau->bad_epochs <= PLATEAU_PATIENCE)
+        return rate;
+    plateau->bad_epochs = 0;
+    double lower = fmax(rate * PLATEAU_FACTOR, PLATEAU_FLOOR);
+    return rate - lower > PLATEAU_EPSILON ? lower : rate;
 }

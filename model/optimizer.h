@@ -5,6 +5,9 @@
 #ifndef TRIAGE_MODEL_OPTIMIZER_H
 #define TRIAGE_MODEL_OPTIMIZER_H
 
+#include "base/host_device.h"
+
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -29,6 +32,23 @@ struct adamw {
 void adamw_update(const struct adamw *adamw, size_t count, const float *gradient, float *value, float *moment1,
                   float *moment2);
 
+/* The same in numbers of one step, for one value at a time on whatever device. */
+struct adamw_factors {
+    float keep, rate, inverse2, scale;
+};
+struct adamw_factors adamw_factors(const struct adamw *adamw);
+
+HOST_DEVICE static inline void adamw_one(const struct adamw_factors *factors, float gradient, float *value,
+                                         float *moment1, float *moment2)
+{
+    const float beta1 = (float)ADAMW_BETA1, beta2 = (float)ADAMW_BETA2, epsilon = (float)ADAMW_EPSILON;
+    float g = gradient * factors->scale, m = beta1 * *moment1 + (1 - beta1) * g,
+          v = beta2 * *moment2 + (1 - beta2) * g * g;
+    *moment1 = m;
+    *moment2 = v;
+    *value = *value * factors->keep - factors->rate * m / (sqrtf(v) * factors->inverse2 + epsilon);
+}
+
 /* Sum of squares, in fixed order. */
 double optimizer_squares(const float *values, size_t count);
 
@@ -39,7 +59,9 @@ enum schedule { SCHEDULE_CONSTANT, SCHEDULE_COSINE, SCHEDULE_PLATEAU };
 
 #define COSINE_FLOOR     0.01 /* of the learning rate, where the cosine ends */
 #define PLATEAU_FACTOR   0.1
-#define PLATEAU_PATIENCE 5    /* epochs without a better validation loss */
+#define PLATEAU_PATIENCE 5    /* so many epochs without a better validation loss are borne, one more is not */
+#define PLATEAU_BETTER   1e-4 /* share of the best loss by which a better one is below it */
+#define PLATEAU_EPSILON  1e-8 /* a rate is not lowered by less */
 #define PLATEAU_FLOOR    1e-6 /* the smallest learning rate it goes to */
 
 /*
@@ -49,7 +71,14 @@ enum schedule { SCHEDULE_CONSTANT, SCHEDULE_COSINE, SCHEDULE_PLATEAU };
  */
 double optimizer_rate(enum schedule schedule, double rate, uint64_t step, uint64_t steps, uint64_t warmup_steps);
 
-/* The rate after one more epoch: a tenth once `bad_epochs` (without improvement) reaches a multiple of the patience. */
-double optimizer_plateau(double rate, int bad_epochs);
+/* How a run's validation losses went so far; {INFINITY} before the first. */
+struct plateau {
+    double best;
+    int bad_epochs;
+};
+
+/* The rate after one more epoch, as torch.optim.lr_scheduler.ReduceLROnPlateau has it: a tenth after the sixth epoch without a
+ * better loss, which are then counted from 0 again. */
+double optimizer_plateau(struct plateau *plateau, double rate, double validation_loss);
 
 #endif

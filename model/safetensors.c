@@ -14,6 +14,11 @@
 #define TENSORS_MAX      (4 * NET_LAYERS_MAX)
 #define ENTRIES_MAX      65536 /* of a header, tensors that are passed over included */
 #define RANK_MAX         8
+#define METADATA         "__metadata__"
+#define ARCHITECTURE     "architecture"
+#define TARGET           "target"
+#define OUTPUTS          "outputs"
+#define CONFIG_BYTES_MAX ((size_t)1 << 20)
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the file's numbers are little-endian");
 
@@ -24,7 +29,8 @@ struct extent {
 };
 
 struct loading {
-    const char *path;
+    const char *path, *net_name;
+    const struct safetensors_head *head; /* NULL: the net's own tensors */
     json_t *header;
     const char *data;
     size_t data_bytes;
@@ -123,11 +129,11 @@ static int load_tensor(struct loading *loading, const struct net_tensor *tensor)
 }
 
 /* A tensor the network has no place for is a sign of another architecture, not something to pass over. */
-static int check_known(const struct loading *loading, const char *net_name, const char *key)
+static int check_known(const struct loading *loading, const char *key)
 {
     const char *name = without_prefix(key), *dot = strrchr(name, '.');
-    if (strncmp(name, "classifier.", 11) == 0 || strncmp(name, "head.", 5) == 0 ||
-        (dot && strcmp(dot, ".num_batches_tracked") == 0))
+    if (!loading->head && (strncmp(name, "classifier.", 11) == 0 || strncmp(name, "head.", 5) == 0 ||
+                           (dot && strcmp(dot, ".num_batches_tracked") == 0)))
         return 0;
     for (int i = 0; i < loading->tensors; i++)
         if (strcmp(loading->tensor[i].name, name) == 0)
@@ -135,7 +141,8 @@ static int check_known(const struct loading *loading, const char *net_name, cons
                        ? error_set(ERROR_INPUT, "%s: tensor %s is there twice, with and without 'encoder.'",
                                    loading->path, name)
                        : 0;
-    return error_set(ERROR_INPUT, "%s: tensor %.100s does not belong to %s", loading->path, key, net_name);
+    return error_set(ERROR_INPUT, "%s: tensor %.100s does not belong to %s%s", loading->path, key,
+                     loading->head ? "a head of " : "", loading->net_name);
 }
 
 static int compare_extents(const void *a, const void *b)
@@ -146,7 +153,7 @@ static int compare_extents(const void *a, const void *b)
 }
 
 /* Every entry is known, lies inside the file and shares no byte with another. */
-static int check_entries(const struct loading *loading, const char *net_name)
+static int check_entries(const struct loading *loading)
 {
     size_t count = 0, entries = json_object_size(loading->header);
     struct extent *extent = entries <= ENTRIES_MAX ? calloc(entries + 1, sizeof *extent) : NULL;
@@ -157,9 +164,9 @@ static int check_entries(const struct loading *loading, const char *net_name)
         return error_set(ERROR_LIMIT, "%s: %zu tensors are too many", loading->path, entries);
     json_object_foreach(loading->header, key, entry)
     {
-        if (strcmp(key, "__metadata__") == 0)
+        if (strcmp(key, METADATA) == 0)
             continue;
-        result = check_known(loading, net_name, key);
+        result = check_known(loading, key);
         if (!result)
             result = read_extent(loading, key, entry, &extent[count]);
         if (result)
@@ -175,9 +182,95 @@ static int check_entries(const struct loading *loading, const char *net_name)
     return result;
 }
 
-static int parse(const char *path, const struct net *net, const char *bytes, size_t length, float *parameters)
+/* timm and Zoobot say it in config.json beside the weights. The caller frees the text; NULL without such a file. */
+static int read_config(const char *path, json_t **ret_config)
 {
-    static _Thread_local struct loading loading; /* too large for a small stack */
+    const char *slash = strrchr(path, '/');
+    char config[FILE_PATH_BYTES], *bytes;
+    size_t length;
+    json_error_t problem;
+    *ret_config = NULL;
+    int result = file_path(config, sizeof config, "%.*sconfig.json", slash ? (int)(slash + 1 - path) : 0, path);
+    if (!result)
+        result = file_read(config, CONFIG_BYTES_MAX, &bytes, &length);
+    if (result)
+        return result == ERROR_NOT_FOUND ? 0 : result;
+    *ret_config = json_loadb(bytes, length, 0, &problem);
+    free(bytes);
+    return *ret_config ? 0 : error_set(ERROR_INPUT, "%s is no JSON: %s", config, problem.text);
+}
+
+/* Conventions (padding, batch norm's epsilon) leave no trace in names and shapes: weights run by others give other answers. */
+static int check_architecture(const struct loading *loading)
+{
+    json_t *config = NULL;
+    const char *said = json_string_value(json_object_get(json_object_get(loading->header, METADATA), ARCHITECTURE));
+    int result = said ? 0 : read_config(loading->path, &config);
+    if (config)
+        said = json_string_value(json_object_get(config, ARCHITECTURE));
+    if (!result && !said)
+        result = error_set(ERROR_INPUT,
+                           "%s does not say of which network its weights are (padding and batch norm's epsilon do not "
+                           "show in them): put the config.json it came with beside it, or one with {\"" ARCHITECTURE
+                           "\": \"%s\"} if you know that it is",
+                           loading->path, loading->net_name);
+    if (!result && strcmp(said, loading->net_name) != 0)
+        result = error_set(ERROR_INPUT, "%s holds weights of %.64s, the network is %s: set trunk.network to the former",
+                           loading->path, said, loading->net_name);
+    json_decref(config);
+    return result;
+}
+
+/* --- heads -------------------------------------------------------------------------------------------------------- */
+
+/* The names as one text, a JSON list; NULL without memory or where a name is no UTF-8. The caller frees it. */
+static char *outputs_text(const struct safetensors_head *head)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < head->outputs; i++)
+        json_array_append_new(list, json_string(head->output[i]));
+    char *text = json_array_size(list) == (size_t)head->outputs ? json_dumps(list, JSON_COMPACT) : NULL;
+    json_decref(list);
+    return text;
+}
+
+static int head_tensors(const struct net *net, const struct safetensors_head *head, struct net_tensor *tensor)
+{
+    size_t weights = (size_t)head->outputs * (size_t)net->outputs;
+    tensor[0] = (struct net_tensor){
+        "classifier.weight", {head->outputs, net->outputs},
+         2, 0, weights
+    };
+    tensor[1] = (struct net_tensor){"classifier.bias", {head->outputs}, 1, weights, (size_t)head->outputs};
+    return 2;
+}
+
+/* Weights of the right shape for other answers would be taken for what they are not. */
+static int check_head(const struct loading *loading)
+{
+    const json_t *metadata = json_object_get(loading->header, METADATA);
+    const char *target = json_string_value(json_object_get(metadata, TARGET)),
+               *outputs = json_string_value(json_object_get(metadata, OUTPUTS));
+    if (!target || !outputs)
+        return error_set(ERROR_INPUT, "%s is no head: its metadata have no \"" TARGET "\" and \"" OUTPUTS "\"",
+                         loading->path);
+    if (strcmp(target, loading->head->target) != 0)
+        return error_set(ERROR_INPUT, "%s is a head for %.32s, not for %s", loading->path, target,
+                         loading->head->target);
+    char *wanted = outputs_text(loading->head);
+    int result = !wanted ? error_set(ERROR_SYSTEM, "out of memory for the names of a head")
+                 : strcmp(outputs, wanted) != 0
+                     ? error_set(ERROR_INPUT, "%s answers %.200s, wanted is %.200s", loading->path, outputs, wanted)
+                     : 0;
+    free(wanted);
+    return result;
+}
+
+/* --- files -------------------------------------------------------------------------------------------------------- */
+
+static int parse(struct loading *loading, const char *bytes, size_t length)
+{
+    const char *path = loading->path;
     uint64_t header_bytes = 0;
     json_error_t problem;
     if (length < 8)
@@ -191,58 +284,102 @@ static int parse(const char *path, const struct net *net, const char *bytes, siz
         json_decref(header);
         return error_set(ERROR_INPUT, "%s: the header is no JSON object: %s", path, header ? "" : problem.text);
     }
-    loading = (struct loading){.path = path, .header = header, .parameters = parameters};
-    loading.data = bytes + 8 + header_bytes;
-    loading.data_bytes = length - 8 - (size_t)header_bytes;
-    loading.tensors = net_tensors(net, loading.tensor, TENSORS_MAX);
-    int result = check_entries(&loading, net->name);
-    for (int i = 0; i < loading.tensors && !result; i++)
-        result = load_tensor(&loading, &loading.tensor[i]);
+    loading->header = header;
+    loading->data = bytes + 8 + header_bytes;
+    loading->data_bytes = length - 8 - (size_t)header_bytes;
+    int result = check_architecture(loading);
+    if (!result && loading->head)
+        result = check_head(loading);
+    if (!result)
+        result = check_entries(loading);
+    for (int i = 0; i < loading->tensors && !result; i++)
+        result = load_tensor(loading, &loading->tensor[i]);
     json_decref(header);
     return result;
 }
 
-int safetensors_load(const char *path, const struct net *net, float *parameters)
+/* Fills `values` with the tensors of `loading`, or leaves them as they are. */
+static int load(struct loading *loading, float *values)
 {
+    const struct net_tensor *last = &loading->tensor[loading->tensors - 1];
+    size_t length, value_bytes = (last->offset + last->count) * sizeof(float);
     char *bytes;
-    size_t length, parameter_bytes = net_parameter_count(net) * sizeof(float);
-    int result = file_read(path, FILE_BYTES_MAX, &bytes, &length);
+    int result = file_read(loading->path, FILE_BYTES_MAX, &bytes, &length);
     if (result)
         return result;
-    float *loaded = malloc(parameter_bytes);
-    result = loaded ? parse(path, net, bytes, length, loaded)
-                    : error_set(ERROR_SYSTEM, "out of memory for the weights of %s", path);
+    loading->parameters = malloc(value_bytes);
+    result = loading->parameters ? parse(loading, bytes, length)
+                                 : error_set(ERROR_SYSTEM, "out of memory for the weights of %s", loading->path);
     if (!result)
-        memcpy(parameters, loaded, parameter_bytes);
-    free(loaded);
+        memcpy(values, loading->parameters, value_bytes);
+    free(loading->parameters);
     free(bytes);
     return result;
 }
 
-int safetensors_save(const char *path, const struct net *net, const float *parameters)
+static _Thread_local struct loading scratch; /* too large for a small stack */
+
+int safetensors_load(const char *path, const struct net *net, float *parameters)
 {
-    static _Thread_local struct net_tensor tensors[TENSORS_MAX];
-    int count = net_tensors(net, tensors, TENSORS_MAX);
+    scratch = (struct loading){.path = path, .net_name = net->name};
+    scratch.tensors = net_tensors(net, scratch.tensor, TENSORS_MAX);
+    return load(&scratch, parameters);
+}
+
+int safetensors_load_head(const char *path, const struct net *net, const struct safetensors_head *head, float *values)
+{
+    scratch = (struct loading){.path = path, .net_name = net->name, .head = head};
+    scratch.tensors = head_tensors(net, head, scratch.tensor);
+    return load(&scratch, values);
+}
+
+/* Takes `metadata`, an object of texts. */
+static int save(const char *path, json_t *metadata, const struct net_tensor *tensor, int tensors, const float *values)
+{
+    const struct net_tensor *last = &tensor[tensors - 1];
     struct text header = text_new(HEADER_BYTES_MAX);
-    for (int i = 0; i < count; i++) {
-        text_append(&header, "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[", i ? "," : "{", tensors[i].name);
-        for (int d = 0; d < tensors[i].rank; d++)
-            text_append(&header, "%s%d", d ? "," : "", tensors[i].shape[d]);
-        text_append(&header, "],\"data_offsets\":[%zu,%zu]}", tensors[i].offset * sizeof(float),
-                    (tensors[i].offset + tensors[i].count) * sizeof(float));
+    char *said = json_dumps(metadata, JSON_COMPACT);
+    json_decref(metadata);
+    if (!said)
+        return error_set(ERROR_INPUT, "%s: a name is no UTF-8", path);
+    text_append(&header, "{\"" METADATA "\":%s", said);
+    free(said);
+    for (int i = 0; i < tensors; i++) {
+        text_append(&header, ",\"%s\":{\"dtype\":\"F32\",\"shape\":[", tensor[i].name);
+        for (int d = 0; d < tensor[i].rank; d++)
+            text_append(&header, "%s%d", d ? "," : "", tensor[i].shape[d]);
+        text_append(&header, "],\"data_offsets\":[%zu,%zu]}", tensor[i].offset * sizeof(float),
+                    (tensor[i].offset + tensor[i].count) * sizeof(float));
     }
-    text_append(&header, count ? "}" : "{}");
+    text_append(&header, "}");
     while (header.length % 8 && !header.error)
         text_append(&header, " ");
     int result = text_error(&header);
     uint64_t header_bytes = header.length;
     struct file_part parts[] = {
-        {&header_bytes, 8                                       },
-        {header.bytes,  header.length                           },
-        {parameters,    net_parameter_count(net) * sizeof(float)}
+        {&header_bytes, 8                                           },
+        {header.bytes,  header.length                               },
+        {values,        (last->offset + last->count) * sizeof(float)}
     };
     if (!result)
         result = file_write(path, parts, 3, 0644);
     text_free(&header);
     return result;
+}
+
+int safetensors_save(const char *path, const struct net *net, const float *parameters)
+{
+    int tensors = net_tensors(net, scratch.tensor, TENSORS_MAX);
+    return save(path, json_pack("{s:s}", ARCHITECTURE, net->name), scratch.tensor, tensors, parameters);
+}
+
+int safetensors_save_head(const char *path, const struct net *net, const struct safetensors_head *head,
+                          const float *values)
+{
+    char *outputs = outputs_text(head);
+    if (!outputs)
+        return error_set(ERROR_INPUT, "%s: a name of its outputs is no UTF-8", path);
+    json_t *metadata = json_pack("{s:s,s:s,s:s}", ARCHITECTURE, net->name, TARGET, head->target, OUTPUTS, outputs);
+    free(outputs);
+    return save(path, metadata, scratch.tensor, head_tensors(net, head, scratch.tensor), values);
 }

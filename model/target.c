@@ -7,7 +7,8 @@
 
 #define BINOMIAL_EPSILON 1e-8 /* W+20's */
 
-static void softmax(const float *output, int count, double *probability)
+/* Returns the logarithm of the sum of the exponentials. */
+static double softmax(const float *output, int count, double *probability)
 {
     double largest = (double)output[0], sum = 0;
     for (int i = 1; i < count; i++)
@@ -16,6 +17,7 @@ static void softmax(const float *output, int count, double *probability)
         sum += probability[i] = exp((double)output[i] - largest);
     for (int i = 0; i < count; i++)
         probability[i] /= sum;
+    return largest + log(sum);
 }
 
 static double votes_loss(const struct target *target, const float *output, const float *label, double *gradient)
@@ -48,12 +50,11 @@ static double binomial_loss(const float *output, const float *label, double *gra
 
 static double classes_loss(const struct target *target, const float *output, const float *label, double *gradient)
 {
-    double p[TARGET_OUTPUTS_MAX], loss = 0, weight = 0;
-    softmax(output, target->outputs, p);
+    double p[TARGET_OUTPUTS_MAX], loss = 0, weight = 0, log_sum = softmax(output, target->outputs, p);
     for (int i = 0; i < target->outputs; i++)
         if (label[i] > 0) {
             weight = (double)target->class_weight[i];
-            loss = -weight * log(p[i]);
+            loss = weight * (log_sum - (double)output[i]); /* p may be too small for a double */
         }
     for (int i = 0; gradient && i < target->outputs; i++)
         gradient[i] = weight * (p[i] - (double)label[i]);

@@ -1,6 +1,6 @@
 /*
  * A training run as one file, see trunk_fit.h. Little-endian, no padding:
- *   "GZTRAIN\n"  uint32 format version  uint32 0  uint64 bytes of the whole file
+ *   "GZTRAIN\n"  uint32 format version  uint32 threads  uint64 bytes of the whole file
  *   identity     what a run must share with the file to go on from it, one 128-bit hash as text each, in the order of the
  *                table below
  *   counters     struct trunk_counters
@@ -21,22 +21,22 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "checkpoints are littl
 
 #define MAGIC          "GZTRAIN\n"
 #define MAGIC_BYTES    8
-#define FORMAT_VERSION 1
+#define FORMAT_VERSION 3
 #define CHECKSUM       8
 #define FILE_MAX       ((size_t)4 << 30)
 #define IDENTITIES     5
 
 struct prefix {
     char magic[MAGIC_BYTES];
-    uint32_t version, zero;
+    uint32_t version, threads;
     uint64_t bytes;
     char identity[IDENTITIES][HASH_TEXT_BYTES - 1];
     struct trunk_counters at;
 };
 
 /* What may differ between a file and a run, and how an operator calls it. */
-static const char *const identity_names[IDENTITIES] = {"network", "kind of label", "decision tree", "training recipe",
-                                                       "galaxies or labels"};
+static const char *const identity_names[IDENTITIES] = {"network", "kind of label or weight of classes", "decision tree",
+                                                       "training recipe", "galaxies or labels"};
 
 /* Rows and labels, in order; pixels are left out: a galaxy's image does not change under its key. */
 static void hash_data(const struct trunk_fit *fit, char text[HASH_TEXT_BYTES])
@@ -69,7 +69,8 @@ static void identify(const struct trunk_fit *fit, char identity[IDENTITIES][HASH
     char words[IDENTITIES][512] = {""}, text[HASH_TEXT_BYTES];
     snprintf(words[0], sizeof words[0], "%s %d %d %d %d %zu", fit->net.name, fit->net.channels, fit->net.side,
              fit->net.outputs, (int)fit->net.padding, fit->count);
-    snprintf(words[1], sizeof words[1], "%d %d", (int)fit->target.kind, fit->target.outputs);
+    hash_text(fit->target.class_weight, sizeof fit->target.class_weight, text);
+    snprintf(words[1], sizeof words[1], "%d %d %s", (int)fit->target.kind, fit->target.outputs, text);
     snprintf(words[2], sizeof words[2], "%s", fit->target.schema ? fit->target.schema->hash : "");
     recipe_text(&fit->recipe, words[3], sizeof words[3]);
     hash_data(fit, words[4]);
@@ -85,10 +86,14 @@ static void put(char **at, const void *bytes, size_t count)
     *at += count;
 }
 
-int trunk_fit_save(const struct trunk_fit *fit, const char *path)
+int trunk_fit_save(struct trunk_fit *fit, const char *path)
 {
+    int result = trunk_fit_fetch(fit);
+    if (result)
+        return result;
     size_t floats = fit->count * sizeof(float), curve = ((size_t)fit->at.epoch + 1) * sizeof *fit->history;
     struct prefix prefix = {.magic = MAGIC, .version = FORMAT_VERSION, .at = fit->at};
+    prefix.threads = (uint32_t)fit->backend->threads(fit->context);
     prefix.bytes = sizeof prefix + curve + 4 * floats + CHECKSUM;
     identify(fit, prefix.identity);
     char *bytes = malloc(prefix.bytes), *at = bytes;
@@ -103,7 +108,7 @@ int trunk_fit_save(const struct trunk_fit *fit, const char *path)
     uint64_t checksum = hash_64(bytes, prefix.bytes - CHECKSUM);
     put(&at, &checksum, CHECKSUM);
     struct file_part part = {bytes, prefix.bytes};
-    int result = file_write(path, &part, 1, 0644);
+    result = file_write(path, &part, 1, 0644);
     free(bytes);
     return result;
 }
@@ -114,9 +119,12 @@ static int check_file(const char *path, const char *bytes, size_t length, struct
     if (length < sizeof *prefix + CHECKSUM || memcmp(bytes, MAGIC, MAGIC_BYTES) != 0)
         return error_set(ERROR_INPUT, "%s is no checkpoint of a training run", path);
     memcpy(prefix, bytes, sizeof *prefix);
-    if (prefix->version != FORMAT_VERSION)
+    if (prefix->version > FORMAT_VERSION)
         return error_set(ERROR_STATE, "%s was written by a newer version (format %u, this one reads %d): upgrade", path,
                          (unsigned)prefix->version, FORMAT_VERSION);
+    if (prefix->version < FORMAT_VERSION)
+        return error_set(ERROR_STATE, "%s was written by an older version (format %u): delete it to start again", path,
+                         (unsigned)prefix->version);
     if (prefix->bytes != length)
         return error_set(ERROR_INPUT, "%s is cut short: %zu bytes of %llu; delete it to start again", path, length,
                          (unsigned long long)prefix->bytes);
@@ -137,7 +145,8 @@ static int check_identity(const char *path, const struct trunk_fit *fit, const s
     const struct trunk_counters *at = &prefix->at;
     size_t want = sizeof *prefix + ((size_t)at->epoch + 1) * sizeof *fit->history + 4 * fit->count * sizeof(float);
     if (at->epoch < 0 || at->epoch > fit->recipe.epochs_max || at->batch < 0 || at->batch > fit->steps_per_epoch ||
-        at->best_epoch < 0 || at->best_epoch > at->epoch || length != want + CHECKSUM)
+        at->best_epoch < 0 || at->best_epoch > at->epoch ||
+        (at->judgement.rows && at->judgement.rows >= fit->data.validation_count) || length != want + CHECKSUM)
         return error_set(ERROR_INPUT, "%s contradicts itself; delete it to start again", path);
     return 0;
 }
@@ -148,7 +157,7 @@ static void take(const char **at, void *bytes, size_t count)
     *at += count;
 }
 
-int trunk_fit_load(struct trunk_fit *fit, const char *path)
+int trunk_fit_load(struct trunk_fit *fit, const char *path, int *ret_threads)
 {
     struct prefix prefix;
     char *bytes;
@@ -161,8 +170,11 @@ int trunk_fit_load(struct trunk_fit *fit, const char *path)
         result = check_identity(path, fit, &prefix, length);
     if (!result) {
         const char *at = bytes + sizeof prefix;
+        trunk_judging_end(fit);
         fit->at = prefix.at;
+        *ret_threads = (int)prefix.threads;
         fit->ordered_epoch = -1;
+        fit->held = fit->ahead = 0;
         take(&at, fit->history, ((size_t)fit->at.epoch + 1) * sizeof *fit->history);
         take(&at, fit->value, floats);
         take(&at, fit->moment1, floats);

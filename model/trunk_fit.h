@@ -6,7 +6,7 @@
  * The loss is the mean over a batch of target_loss() of: net -> dropout -> linear. One epoch shuffles the training rows
  * (Fisher and Yates, PHILOX_SHUFFLE) and takes whole batches; the rest of an epoch that fills none waits for the next
  * epoch's shuffle. After each epoch the validation loss is the mean over the validation rows, without dropout and
- * augmentation, through the net compiled for inference (running batch-norm statistics). The values of the best epoch are the
+ * on the recipe's plain view (augment.h), through the net compiled for inference (running batch-norm statistics). The values of the best epoch are the
  * result; the start counts as epoch 0, so that a fit never ends worse than it began. The same bits for a number of threads.
  */
 #ifndef TRIAGE_MODEL_TRUNK_FIT_H
@@ -87,18 +87,24 @@ int trunk_fit_random(const struct net *net, const struct target *target, const s
 int trunk_fit_random_head(const struct net *net, const struct target *target, const struct trunk_data *data,
                           uint64_t seed, float *values);
 
-/* "Shrink and perturb" (Ash & Adams 2020, arXiv 1910.08475): share * values + (1 - share) * freshly drawn ones. */
+/*
+ * "Shrink and perturb" (Ash & Adams 2020, arXiv 1910.08475): share * values + (1 - share) * freshly drawn ones, drawn with
+ * trunk_fit_fresh_seed(seed), for with the run's own they could be where the values once began. Running statistics stay as they
+ * are: they follow the weights as the run goes on, if its batch norm is live.
+ */
+uint64_t trunk_fit_fresh_seed(uint64_t seed);
 int trunk_fit_shrink(const struct net *net, const struct target *target, const struct trunk_data *data, uint64_t seed,
                      double share, float *values);
 
 /*
- * Takes the next batch; at the end of an epoch also validates. Returns 1 when the run is over (epochs or patience), 0 to go
- * on, negative on error: ERROR_INPUT for a loss that is not finite (trunk_fit_bad_row() names the galaxy; the best values
- * stay as they are).
+ * Takes the next batch, or after the last one of an epoch (and before the first of all) judges the next batch of validation
+ * galaxies: every step is bounded. Returns 1 when the run is over (epochs or patience), 0 to go on, negative on error:
+ * ERROR_INPUT for a loss or gradient that is not finite, in training or validation (trunk_fit_bad_row() names the galaxy; the
+ * best values stay as they are).
  */
 int trunk_fit_step(struct trunk_fit *fit);
 
-/* Row of the galaxy whose loss was not finite. */
+/* Row of the galaxy whose loss was not finite, or the largest of its batch where the gradient was not. */
 uint64_t trunk_fit_bad_row(const struct trunk_fit *fit);
 
 /* Epochs finished, and what they came to (epoch 1 first; index 0 is the start). */
@@ -115,18 +121,20 @@ const float *trunk_fit_best(const struct trunk_fit *fit);
 
 /*
  * The whole state of a run in one file, written durably: values, moments, best values, counters, curve. Loading refuses, with
- * the reason, a file that is cut short or damaged, of a newer version, of another net, target, schema, recipe or data
- * (ERROR_INPUT or ERROR_STATE); the fit is untouched by a failure.
+ * the reason, a file that is cut short or damaged, of another version, of another net, target (its class weights included),
+ * schema, recipe or data (ERROR_INPUT or ERROR_STATE); the fit is untouched by a failure. `ret_threads` is the number of threads
+ * of the run so far: with as many it ends with the same bytes as a run that never stopped, with another number within rounding.
  */
-int trunk_fit_save(const struct trunk_fit *fit, const char *path);
-int trunk_fit_load(struct trunk_fit *fit, const char *path);
+int trunk_fit_save(struct trunk_fit *fit, const char *path);
+int trunk_fit_load(struct trunk_fit *fit, const char *path, int *ret_threads);
 
-/* Predictions of rows under `values`, [count][outputs], without dropout; `views` > 1 averages over augmented views. */
+/* Predictions of rows under `values`, [count][outputs], without dropout, on the plain view; `views` > 1 averages over random ones. */
 int trunk_fit_predict(const struct trunk_fit *fit, const float *values, const uint64_t *row, size_t count, int views,
                       float *predictions);
 
-/* The losses and quality of rows under `values` (never those of training), on the plain central view, as after an epoch. */
-int trunk_fit_judge(const struct trunk_fit *fit, const float *values, const uint64_t *row, size_t count,
+/* The losses and quality of rows under `values` (never those of training), on the plain view, as after an epoch. A judging
+ * that a step has begun begins again. ERROR_INPUT as trunk_fit_step(). */
+int trunk_fit_judge(struct trunk_fit *fit, const float *values, const uint64_t *row, size_t count,
                     struct trunk_epoch *ret_judged);
 
 /* Number of the block each layer belongs to, from the top (0): a stage of residual blocks counts as one, what comes after

@@ -1,5 +1,6 @@
 /* Where a training run starts: random values, the head's constant, and values shrunk towards fresh ones; see trunk_fit.h. */
 #include "base/error.h"
+#include "base/hash.h"
 #include "base/philox.h"
 #include "model/likelihood.h"
 #include "model/trunk_fit.h"
@@ -21,7 +22,7 @@ static int start_at_constant(const struct target *target, const struct trunk_dat
         for (size_t k = 0; k < answers; k++)
             votes[i * answers + k] = (uint16_t)data->labels[data->train_row[i] * answers + k];
     struct vote_rows rows = {votes, answers * sizeof *votes, NULL, data->train_count};
-    int result = likelihood_constant_fit(target->schema, &rows, LIKELIHOOD_HEAD_LOWER, LIKELIHOOD_HEAD_UPPER, alpha);
+    int result = likelihood_constant_fit(target->schema, &rows, LIKELIHOOD_START_LOWER, LIKELIHOOD_START_UPPER, alpha);
     for (size_t k = 0; k < answers && !result; k++) {
         double share = ((double)alpha[k] - 1) / 100;
         bias[k] = (float)log(share / (1 - share));
@@ -52,16 +53,33 @@ int trunk_fit_random(const struct net *net, const struct target *target, const s
     return trunk_fit_random_head(net, target, data, seed, values);
 }
 
+uint64_t trunk_fit_fresh_seed(uint64_t seed)
+{
+    return hash_64(&seed, sizeof seed);
+}
+
+static void mix(double share, const float *fresh, size_t count, float *values)
+{
+    for (size_t i = 0; i < count; i++)
+        values[i] = (float)(share * (double)values[i] + (1 - share) * (double)fresh[i]);
+}
+
 int trunk_fit_shrink(const struct net *net, const struct target *target, const struct trunk_data *data, uint64_t seed,
                      double share, float *values)
 {
-    size_t count = trunk_fit_values(net, target);
+    size_t count = trunk_fit_values(net, target), at = 0;
     float *fresh = malloc(count * sizeof *fresh);
     if (!fresh)
         return error_set(ERROR_SYSTEM, "out of memory for the weights of %s", net->name);
-    int result = trunk_fit_random(net, target, data, seed, fresh);
-    for (size_t i = 0; i < count && !result; i++)
-        values[i] = (float)(share * (double)values[i] + (1 - share) * (double)fresh[i]);
+    int result = trunk_fit_random(net, target, data, trunk_fit_fresh_seed(seed), fresh);
+    for (int i = 0; i < net->layers && !result; i++) {
+        const struct layer *layer = &net->layer[i];
+        size_t own = layer_parameter_count(layer), statistics = layer->kind == LAYER_BATCH_NORM ? own / 2 : 0;
+        mix(share, fresh + at, own - statistics, values + at);
+        at += own;
+    }
+    if (!result)
+        mix(share, fresh + at, count - at, values + at); /* the head */
     free(fresh);
     return result;
 }

@@ -1,6 +1,7 @@
 /* See column.h. */
 #include "pool/column.h"
 #include "base/error.h"
+#include "base/file.h"
 #include "base/hash.h"
 
 #include <assert.h>
@@ -13,7 +14,7 @@
 #include <unistd.h>
 
 #define HEADER_BYTES   4096
-#define COLUMN_VERSION 1
+#define COLUMN_VERSION 2
 
 static const char column_magic[8] = "TRIAGEC";
 
@@ -70,16 +71,15 @@ static int rows_in_file(const struct column *column, uint64_t *ret_rows)
     return 0;
 }
 
-static int make_header(struct column *column)
+/* A file of a header alone, whole from the moment it is there. */
+static int make_file(const struct column *column)
 {
     char page[HEADER_BYTES] = {0};
     struct header header = {.version = COLUMN_VERSION, .layout = column->layout};
     memcpy(header.magic, column_magic, sizeof header.magic);
     header.checksum = header_checksum(&header);
     memcpy(page, &header, sizeof header);
-    if (pwrite(column->descriptor, page, sizeof page, 0) != (ssize_t)sizeof page)
-        return error_set_errno("cannot write the header of %s", column->path);
-    return 0;
+    return file_write(column->path, &(struct file_part){page, sizeof page}, 1, 0644);
 }
 
 /* Names the first value that differs. */
@@ -127,18 +127,18 @@ int column_open(const char *path, const struct column_layout *layout, enum colum
     struct column column = {.layout = *layout, .access = access};
     if (snprintf(column.path, sizeof column.path, "%s", path) >= (int)sizeof column.path)
         return error_set(ERROR_LIMIT, "the pool folder's path is too long: %.80s...", path);
-    int flags = access == COLUMN_READ ? O_RDONLY : access == COLUMN_WRITE ? O_RDWR : O_RDWR | O_CREAT;
-    column.descriptor = open(path, flags | O_CLOEXEC, 0644);
+    struct stat info;
+    int result = 0;
+    if (access == COLUMN_CREATE && (stat(path, &info) < 0 ? errno == ENOENT : info.st_size == 0))
+        result = make_file(&column);
+    if (result)
+        return result;
+    column.descriptor = open(path, (access == COLUMN_READ ? O_RDONLY : O_RDWR) | O_CLOEXEC);
     if (column.descriptor < 0)
         return errno == ENOENT ? error_set(ERROR_NOT_FOUND, "%s: no such pool; start triaged run first", path)
                                : error_set_errno("cannot open %s", path);
-    struct stat info;
     uint64_t rows = 0;
-    int result = fstat(column.descriptor, &info) < 0 ? error_set_errno("cannot look at %s", path) : 0;
-    if (!result && access == COLUMN_CREATE && info.st_size == 0)
-        result = make_header(&column);
-    if (!result)
-        result = rows_in_file(&column, &rows);
+    result = rows_in_file(&column, &rows);
     if (!result)
         result = map_rows(&column, rows);
     if (!result)

@@ -1,6 +1,7 @@
 /* See pool.h. */
 #include "pool/pool.h"
 #include "base/error.h"
+#include "base/hash.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -19,6 +20,14 @@ static const struct {
     [POOL_COLUMN_VERSION_EVEN] = {"version-even",   1},
     [POOL_COLUMN_DETAIL] = {"detail",         1},
     [POOL_COLUMN_SCORE] = {"score",          1},
+    [POOL_COLUMN_SCORED] = {"scored",         1},
+    [POOL_COLUMN_POSITION] = {"position",       0},
+};
+
+/* A row of a version column; it never lies across two sectors. */
+struct version {
+    uint32_t trunk, embedding_check; /* set together */
+    uint32_t pixels_check, unused;
 };
 
 static uint64_t row_bytes(enum pool_column column, const struct pool_layout *layout)
@@ -38,9 +47,13 @@ static uint64_t row_bytes(enum pool_column column, const struct pool_layout *lay
         return (uint64_t)layout->embedding_inputs * sizeof(uint16_t);
     case POOL_COLUMN_VERSION:
     case POOL_COLUMN_VERSION_EVEN:
-        return sizeof(uint32_t);
+        return sizeof(struct version);
     case POOL_COLUMN_DETAIL:
         return (uint64_t)(2 + layout->answers + 2 * layout->questions) * sizeof(float);
+    case POOL_COLUMN_SCORED:
+        return sizeof(struct pool_scored);
+    case POOL_COLUMN_POSITION:
+        return sizeof(struct pool_position);
     default:
         return sizeof(struct pool_score);
     }
@@ -54,13 +67,25 @@ static struct column_layout column_layout(enum pool_column column, const struct 
         const char *name;
         size_t offset;
     } parameters[] = {
-        {POOL_COLUMN_TALLY,          "answers",          offsetof(struct pool_layout, answers)         },
-        {POOL_COLUMN_DETAIL,         "answers",          offsetof(struct pool_layout, answers)         },
-        {POOL_COLUMN_DETAIL,         "questions",        offsetof(struct pool_layout, questions)       },
-        {POOL_COLUMN_EMBEDDING,      "embedding inputs", offsetof(struct pool_layout, embedding_inputs)},
-        {POOL_COLUMN_EMBEDDING_EVEN, "embedding inputs", offsetof(struct pool_layout, embedding_inputs)},
-        {POOL_COLUMN_PIXELS,         "image side",       offsetof(struct pool_layout, pixel_side)      },
-        {POOL_COLUMN_PIXELS,         "image channels",   offsetof(struct pool_layout, pixel_channels)  },
+        {POOL_COLUMN_TALLY,          "answers",            offsetof(struct pool_layout, answers)           },
+        {POOL_COLUMN_DETAIL,         "answers",            offsetof(struct pool_layout, answers)           },
+        {POOL_COLUMN_DETAIL,         "questions",          offsetof(struct pool_layout, questions)         },
+        {POOL_COLUMN_EMBEDDING,      "embedding inputs",   offsetof(struct pool_layout, embedding_inputs)  },
+        {POOL_COLUMN_EMBEDDING,      "trunk side",         offsetof(struct pool_layout, trunk_side)        },
+        {POOL_COLUMN_EMBEDDING,      "trunk views",        offsetof(struct pool_layout, trunk_views)       },
+        {POOL_COLUMN_EMBEDDING,      "bfloat16",           offsetof(struct pool_layout, trunk_bf16)        },
+        {POOL_COLUMN_EMBEDDING,      "augmentation",       offsetof(struct pool_layout, augmentation)      },
+        {POOL_COLUMN_EMBEDDING,      "MC views",           offsetof(struct pool_layout, mc_views)          },
+        {POOL_COLUMN_EMBEDDING,      "MC depth per mille", offsetof(struct pool_layout, mc_depth_per_mille)},
+        {POOL_COLUMN_EMBEDDING_EVEN, "embedding inputs",   offsetof(struct pool_layout, embedding_inputs)  },
+        {POOL_COLUMN_EMBEDDING_EVEN, "trunk side",         offsetof(struct pool_layout, trunk_side)        },
+        {POOL_COLUMN_EMBEDDING_EVEN, "trunk views",        offsetof(struct pool_layout, trunk_views)       },
+        {POOL_COLUMN_EMBEDDING_EVEN, "bfloat16",           offsetof(struct pool_layout, trunk_bf16)        },
+        {POOL_COLUMN_EMBEDDING_EVEN, "augmentation",       offsetof(struct pool_layout, augmentation)      },
+        {POOL_COLUMN_EMBEDDING_EVEN, "MC views",           offsetof(struct pool_layout, mc_views)          },
+        {POOL_COLUMN_EMBEDDING_EVEN, "MC depth per mille", offsetof(struct pool_layout, mc_depth_per_mille)},
+        {POOL_COLUMN_PIXELS,         "image side",         offsetof(struct pool_layout, pixel_side)        },
+        {POOL_COLUMN_PIXELS,         "image channels",     offsetof(struct pool_layout, pixel_channels)    },
     };
     int count = 0;
     for (size_t i = 0; i < sizeof parameters / sizeof *parameters; i++)
@@ -185,20 +210,71 @@ struct pool_score *pool_score(const struct pool *pool, uint64_t row)
     return column_row(&pool->column[POOL_COLUMN_SCORE], row);
 }
 
-uint32_t *pool_embedding_version(const struct pool *pool, uint64_t row)
+struct pool_scored *pool_scored(const struct pool *pool, uint64_t row)
+{
+    return column_row(&pool->column[POOL_COLUMN_SCORED], row);
+}
+
+struct pool_position *pool_position(const struct pool *pool, uint64_t row)
+{
+    return column_row(&pool->column[POOL_COLUMN_POSITION], row);
+}
+
+static struct version *version_of(const struct pool *pool, uint64_t row)
 {
     return column_row(&pool->column[pool->trunk % 2 ? POOL_COLUMN_VERSION : POOL_COLUMN_VERSION_EVEN], row);
 }
 
+const uint32_t *pool_embedding_version(const struct pool *pool, uint64_t row)
+{
+    return &version_of(pool, row)->trunk;
+}
+
+/* Of a row in its place: the same bytes elsewhere are damage too. */
+static uint32_t check_of(const void *bytes, uint64_t length, uint64_t row, uint32_t version)
+{
+    uint64_t parts[] = {hash_64(bytes, length), row, version};
+    return (uint32_t)hash_64(parts, sizeof parts);
+}
+
+static uint32_t embedding_check(const struct pool *pool, uint64_t row, uint32_t version)
+{
+    return check_of(pool_embedding(pool, row), pool_embedding_stride_bytes(pool), row, version);
+}
+
+static uint32_t pixels_check(const struct pool *pool, uint64_t row)
+{
+    return check_of(pool_pixels(pool, row), pool->column[POOL_COLUMN_PIXELS].layout.row_bytes, row, 0);
+}
+
 void pool_set_embedding_version(const struct pool *pool, uint64_t row, uint32_t version)
 {
-    __atomic_store_n(pool_embedding_version(pool, row), version, __ATOMIC_RELEASE);
+    struct version *place = version_of(pool, row), next = {.trunk = version};
+    uint64_t both;
+    if (version) {
+        place->pixels_check = pixels_check(pool, row);
+        next.embedding_check = embedding_check(pool, row, version);
+    }
+    memcpy(&both, &next, sizeof both);
+    __atomic_store_n((uint64_t *)(void *)place, both, __ATOMIC_RELEASE);
+}
+
+bool pool_embedding_is_sound(const struct pool *pool, uint64_t row)
+{
+    const struct version *place = version_of(pool, row);
+    return !place->trunk || place->embedding_check == embedding_check(pool, row, place->trunk);
+}
+
+bool pool_pixels_are_sound(const struct pool *pool, uint64_t row)
+{
+    const struct version *place = version_of(pool, row);
+    return !place->trunk || place->pixels_check == pixels_check(pool, row);
 }
 
 void pool_forget_embeddings(const struct pool *pool, uint64_t row)
 {
-    memset(column_row(&pool->column[POOL_COLUMN_VERSION], row), 0, sizeof(uint32_t));
-    memset(column_row(&pool->column[POOL_COLUMN_VERSION_EVEN], row), 0, sizeof(uint32_t));
+    memset(column_row(&pool->column[POOL_COLUMN_VERSION], row), 0, sizeof(struct version));
+    memset(column_row(&pool->column[POOL_COLUMN_VERSION_EVEN], row), 0, sizeof(struct version));
 }
 
 uint32_t pool_finished_embedding(const struct pool *pool, uint64_t row)

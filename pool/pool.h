@@ -1,7 +1,7 @@
 /*
  * The pool: all galaxies, one row each, in memory-mapped columns. Row = galaxy key - 1.
  *
- * The control process owns identity, state and tally; the worker owns pixels, embedding, detail and score.
+ * The control process owns identity, state, tally and position; the worker owns pixels, embedding, detail, score and scored.
  * Both map the same files. Everything here can be made again from the database and the images.
  */
 #ifndef TRIAGE_POOL_POOL_H
@@ -10,6 +10,7 @@
 #include "model/split.h"
 #include "pool/column.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -36,16 +37,29 @@ struct pool_score {
     uint32_t model;               /* that gave it; 0 = never scored */
 };
 
+/* How the row of pool_detail() and the score came about. */
+struct pool_scored {
+    uint32_t at_s;         /* Unix time; 0 = never */
+    uint16_t votes;        /* due at the root then */
+    uint16_t outcomes_max; /* questions with so many outcomes at most were computed exactly; 0 = the scan's bounds */
+};
+
+struct pool_position {
+    float unit[3]; /* towards the galaxy, ICRS; zeros = unknown */
+};
+
 struct pool_layout {
     int answers, questions;
     int embedding_inputs;
     int pixel_side, pixel_channels;
+    /* how embeddings are made; rows made in two ways would not compare */
+    int trunk_side, trunk_views, trunk_bf16, augmentation, mc_views, mc_depth_per_mille;
     char schema_hash[33];
 };
 
 enum pool_mode {
     POOL_READ,       /* every column read-only */
-    POOL_WORKER,     /* pixels, embedding, detail and score writable */
+    POOL_WORKER,     /* pixels, embedding, detail, score and scored writable */
     POOL_READ_WRITE, /* everything; makes the files; the only mode that may grow */
 };
 
@@ -60,6 +74,8 @@ enum pool_column {
     POOL_COLUMN_VERSION_EVEN,
     POOL_COLUMN_DETAIL,
     POOL_COLUMN_SCORE,
+    POOL_COLUMN_SCORED,
+    POOL_COLUMN_POSITION,
     POOL_COLUMNS,
 };
 
@@ -94,14 +110,22 @@ uint8_t *pool_pixels(const struct pool *pool, uint64_t row);     /* [side][side]
 uint16_t *pool_embedding(const struct pool *pool, uint64_t row); /* [embedding_inputs] half precision */
 float *pool_detail(const struct pool *pool, uint64_t row);       /* one information row (model/information.h) */
 struct pool_score *pool_score(const struct pool *pool, uint64_t row);
+struct pool_scored *pool_scored(const struct pool *pool, uint64_t row);
+struct pool_position *pool_position(const struct pool *pool, uint64_t row);
 
 /*
  * Number of the trunk that made the embedding; 0 = none. Set (store-release) after the embedding itself, so
  * that a process that dies in between leaves a row to be done again and never half an embedding. For a
  * machine that loses power pool_flush_embeddings() must come between the two: it waits for the disk.
+ * With the number go checksums of embedding and pixels as they are at that moment.
  */
-uint32_t *pool_embedding_version(const struct pool *pool, uint64_t row);
+const uint32_t *pool_embedding_version(const struct pool *pool, uint64_t row);
 void pool_set_embedding_version(const struct pool *pool, uint64_t row, uint32_t version);
+
+/* Whether the row still is what was stored with its version. Damage (a disk, a torn write) is found here, before the row is
+ * used; what has no version is sound. Reads the embedding; the second one the pixels. */
+bool pool_embedding_is_sound(const struct pool *pool, uint64_t row);
+bool pool_pixels_are_sound(const struct pool *pool, uint64_t row);
 int pool_flush_embeddings(const struct pool *pool, uint64_t first, uint64_t count);
 
 /* Both trunks' embeddings of this row are to be made again. */

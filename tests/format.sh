@@ -3,5 +3,5 @@
 set -euo pipefail
 command -v clang-format-14 >/dev/null || { echo "skipped: clang-format-14 is not installed"; exit 77; }
 cd "$1"
-find base model cpu pool acquisition connectors daemon tests -name '*.[ch]' ! -path 'tests/golden/*' -print0 |
+find base model cpu gpu pool acquisition connectors daemon tests \( -name '*.[ch]' -o -name '*.cu' \) ! -path 'tests/golden/*' -print0 |
     xargs -0 clang-format-14 --dry-run -Werror

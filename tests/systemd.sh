@@ -14,5 +14,10 @@ check() { # FILE NAME
 }
 check triaged.service triaged.service
 check triaged@.service triaged@campaign.service
+# With the drop-in for a GPU, as systemd puts them together.
+cat "$root/systemd/triaged.service" <(grep -v '^ExecStartPre=' "$root/systemd/gpu.conf") | sed 's|^ExecStart=.*|ExecStart=/bin/true|' >"$folder/triaged-gpu.service"
+problems=$(systemd-analyze verify --man=no "$folder/triaged-gpu.service" 2>&1 | grep -F triaged-gpu.service || true)
+[ -z "$problems" ] || { echo "$problems"; exit 1; }
+systemd-analyze security --offline=true --threshold=20 "$folder/triaged-gpu.service" | tail -1
 shared() { sed -n '/^\[Unit\]/,$p' "$root/systemd/$1" | grep -vE '^(Description|ExecStart|StateDirectory|RuntimeDirectory)='; }
 diff <(shared triaged.service) <(shared triaged@.service)

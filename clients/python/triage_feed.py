@@ -2,30 +2,29 @@
 """Follows the Galaxy Triage feed (docs/feed.md) and ends with exactly the daemon's queue.
 
 As a program:
-    triage_feed.py [--publish ENDPOINT] [--snapshot ENDPOINT] [--json] [--until-seq N] [--lose N]
-prints the queue after every ranking; with --until-seq once, when everything up to N is applied.
+    triage_feed.py [--publish ENDPOINT] [--snapshot ENDPOINT] [--key FILE] [--name NAME] [--until-seq N] [--lose N]
+prints the queue after every ranking as one line of JSON; with --until-seq once, when everything up to N is applied.
 
-As a module:
-    feed = Feed("tcp://127.0.0.1:5571", "tcp://127.0.0.1:5572")
-    while True:
-        if feed.step(timeout_ms=1000) and feed.follower.is_live:
-            for entry in feed.follower.ranked(): ...
-Needs python3-zmq and python3-msgpack.
+As a module: feed = Feed("tcp://127.0.0.1:5571", "tcp://127.0.0.1:5572", "platform.key", "platform"), and again and again
+    if feed.step(timeout_ms=1000) and feed.follower.is_live: use(feed.follower.ranked())
+The key file is made by `triagectl keys new`; without one the daemon must publish unencrypted, on this machine.
 """
 import argparse
 import contextlib
 import json
 import math
+import os
 import re
-import sys
+import struct
 import time
+import zlib
 
-import msgpack
-import zmq
+import msgpack  # python3-msgpack
+import zmq  # python3-zmq
 
-VERSION, TOPIC = 1, b"queue"
+VERSION, TOPIC, STREAMS = 1, b"queue", ("active", "random", "pinned")
 BODY_BYTES_MAX, MESSAGES_PER_STEP = 2 << 20, 256
-REPLY_TIMEOUT_S, SILENCE_S = 1.0, 5.0
+REPLY_TIMEOUT_S, SILENCE_S, ACK_S = 1.0, 5.0, 2.0
 LOCAL_ENDPOINT = r"ipc://.+|tcp://(127\.\d+\.\d+\.\d+|\[::1\]):\d+"
 ENTRY_KEYS = {"id": str, "rank": int, "stream": str, "probability": float, "score": float, "total": float,
               "expected": float, "model": int, "leased_until_ms": int}
@@ -35,8 +34,8 @@ class FeedError(Exception):
     """A body that does not follow docs/feed.md."""
 
 
-def check(condition, text):
-    if not condition:
+def check(holds, text):
+    if not holds:
         raise FeedError(text)
 
 
@@ -56,7 +55,7 @@ def decode(body):
     check(len(body) <= BODY_BYTES_MAX, "body is too long")
     try:
         message = msgpack.unpackb(body, raw=False, unicode_errors="surrogateescape", strict_map_key=True,
-                                  max_array_len=32768, max_map_len=32768, max_ext_len=0)
+                                  max_array_len=65536, max_map_len=65536, max_ext_len=0)
     except Exception as problem:  # msgpack raises many kinds; all mean the same here
         raise FeedError(f"not MessagePack: {problem}") from None
     check(get(message, "v", int) == VERSION, "another version of the feed")
@@ -68,144 +67,154 @@ def decode(body):
 
 
 def entries_of(message):
-    """The entries of an upsert or a snapshot as (id, entry), checked, known keys only."""
-    return [(get(entry, "id", str), {key: get(entry, key, kind) for key, kind in ENTRY_KEYS.items()})
-            for entry in get(message, "entries", list)]
+    """The entries of an upsert or a snapshot, checked, known keys only, with what each adds to the checksum."""
+    entries = [{key: get(entry, key, kind) for key, kind in ENTRY_KEYS.items()} for entry in get(message, "entries", list)]
+    for entry in entries:
+        name, rank, stream, *numbers = entry.values()
+        check(stream in STREAMS and name, "an entry has no id or an unknown stream")
+        try:
+            packed = struct.pack("<IBdfffIq", rank, STREAMS.index(stream), *numbers)
+        except (struct.error, OverflowError) as problem:
+            raise FeedError(f"a number of {name} is too large: {problem}") from None
+        entry["sum"] = zlib.crc32(packed + name.encode(errors="surrogateescape")) ** 2
+    return entries
 
 
 class Follower:
-    """Takes bodies in whatever order and number they arrive and says what to ask for. No sockets, no clock."""
-
+    """Takes bodies in whatever order and number they arrive and says what to ask for. No sockets."""
     def __init__(self):
-        self.state = "snapshot"  # what is wanted: "snapshot", "replay", or nothing: "live"
-        self.queue = {}          # id -> entry, at position (epoch, seq)
-        self.epoch, self.seq, self.former_epoch = "", 0, None
-        self.cycle = self.model = self.rankings = 0
-        self.incoming, self.incoming_at = {}, None
+        self.queue, self.checksum = {}, 0  # id -> entry, at position (epoch, seq) while live
+        self.epoch, self.seq, self.former_epoch, self.floor_seq = "", 0, None, 0  # a replay must follow up to the floor
+        self.cycle = self.model = self.rankings = self.number = 0  # number: of the request to make
         self.counters = dict.fromkeys(("messages", "gaps", "replays", "snapshots", "malformed"), 0)
+        self.wants("snapshot")  # or "replay", or nothing: "live"
 
     @property
     def is_live(self):
-        return self.state == "live"
+        return self.want == "live"
 
     def ranked(self):
-        return sorted(self.queue.values(), key=lambda one: (one["rank"], one["id"].encode(errors="surrogateescape")))
+        return [{key: one[key] for key in ENTRY_KEYS} for one in sorted(
+            self.queue.values(), key=lambda one: (one["rank"], one["id"].encode(errors="surrogateescape")))]
 
     def request(self):
         """The request to send now, or None."""
-        if self.state == "snapshot":
-            return {"v": VERSION, "kind": "snapshot", "from": len(self.incoming)}
-        replay = {"v": VERSION, "kind": "replay", "epoch": self.epoch, "from_seq": self.seq + 1}
-        return replay if self.state == "replay" else None
-
-    def doubt(self):
-        """Nothing was heard for long: ask whether something was missed."""
-        if self.is_live:
-            self.state = "replay"
+        what = {"from": self.cursor} if self.want == "snapshot" else {"epoch": self.epoch, "from_seq": self.seq + 1}
+        return None if self.is_live else {"v": VERSION, "kind": self.want, "request": self.number, **what}
 
     def take(self, body, is_reply):
         """A body of the topic, or a reply (late or repeated too); True if the queue or the position changed."""
         try:
-            return (self._on_reply if is_reply else self._on_message)(decode(body))
+            message = decode(body)
+            on_kind = self._on_reply if is_reply else self._on_message
+            return message["kind"] != "error" and on_kind(message)
         except FeedError:
             self.counters["malformed"] += 1
             return False
 
-    def _want_snapshot(self):
-        self.state = "snapshot"
-        self.incoming, self.incoming_at = {}, None
+    def wants(self, what, cursor=0):
+        self.want, self.cursor = what, cursor  # the next chunk of a snapshot
+        self.number += 1  # a new one for all that is new
+        self.heard_at = time.monotonic()
         return False
 
+    def _change(self, remove, put):
+        for name in remove + [entry["id"] for entry in put]:
+            self.checksum -= self.queue.pop(name, {"sum": 0})["sum"]
+        self.queue.update((entry["id"], entry) for entry in put)
+        self.checksum = (self.checksum + sum(entry["sum"] for entry in put)) % (1 << 64)
+
+    def _is_whole(self, message):
+        """Whether our queue is what the daemon says its own is at the same position, where that can be compared."""
+        is_same = (get(message, "length", int), get(message, "checksum", int)) == (len(self.queue), self.checksum)
+        return is_same or message["seq"] < self.floor_seq  # until there chunks of the snapshot are newer
+
     def _apply(self, message):
-        kind = message["kind"]
-        if kind == "upsert":
-            self.queue.update(entries_of(message))  # all are checked before any is applied
-        elif kind == "retract":
-            for name in [get(entry, "id", str) for entry in get(message, "entries", list)]:
-                self.queue.pop(name, None)
-        elif kind == "rerank":
+        if message["kind"] == "upsert":
+            self._change([], entries_of(message))  # all are checked before any is applied
+        elif message["kind"] == "retract":
+            self._change([get(entry, "id", str) for entry in get(message, "entries", list)], [])
+        elif message["kind"] == "rerank":
             self.cycle, self.model = get(message, "cycle", int), get(message, "model", int)
             self.rankings += 1
+            self.wants("live" if self._is_whole(message) else "snapshot")
         self.seq = message["seq"]
         self.counters["messages"] += 1
+        self.heard_at = time.monotonic()  # what is ignored does not count: it may be left from another epoch
         return True
 
     def _on_message(self, message):
-        if not self.is_live or message["kind"] == "error":
+        is_heartbeat = message["kind"] == "heartbeat"
+        if not self.is_live or message["kind"] in ("snapshot", "replay", "too_old", "subscribers"):
             return False
-        if message["epoch"] != self.epoch:
-            return False if message["epoch"] == self.former_epoch else self._want_snapshot()
-        if message["kind"] == "heartbeat" and message["seq"] == self.seq:
-            return False if get(message, "length", int) == len(self.queue) else self._want_snapshot()
-        if message["seq"] <= self.seq:
-            return False
-        if message["kind"] != "heartbeat" and message["seq"] == self.seq + 1:
-            return self._apply(message)
-        self.counters["gaps"] += 1
-        self.state = "replay"
-        return False
+        if message["epoch"] != self.epoch:  # the daemon was restarted, or this is from before that
+            return False if message["epoch"] == self.former_epoch else self.wants("snapshot")
+        if is_heartbeat and message["seq"] == self.seq:
+            return self.wants("live" if self._is_whole(message) else "snapshot")
+        if message["seq"] <= self.seq or (not is_heartbeat and message["seq"] == self.seq + 1):
+            return message["seq"] > self.seq and self._apply(message)
+        self.counters["gaps"] += 1  # if the last messages were lost, only the heartbeat tells
+        return self.wants("replay")
 
     def _on_reply(self, message):
-        if self.state == "snapshot" and message["kind"] == "snapshot":
-            return self._on_snapshot(message)
-        if self.state == "replay" and message["kind"] in ("too_old", "replay"):
-            if message["kind"] == "too_old" or message["epoch"] != self.epoch:
-                return self._want_snapshot()
-            return self._on_replay(message)
-        return False
+        if message.get("request") != self.number:
+            return False  # the answer to an earlier request, perhaps from before a restart
+        if self.want == "snapshot":
+            return message["kind"] == "snapshot" and self._on_snapshot(message)
+        is_ours = message["kind"] == "replay" and message["epoch"] == self.epoch
+        return self._on_replay(message) if is_ours else self.wants("snapshot")
 
     def _on_snapshot(self, message):
-        at, start, entries = (message["epoch"], message["seq"]), get(message, "from", int), entries_of(message)
-        if start and self.incoming_at and self.incoming_at != at:
-            return self._want_snapshot()  # the queue changed between two chunks
-        if start != len(self.incoming):
-            return False  # the answer to an earlier request
-        length, cycle, model = (get(message, key, int) for key in ("length", "cycle", "model"))
-        self.incoming_at = at
-        self.incoming.update(entries)
-        if len(self.incoming) < length:
-            if not entries or len(self.incoming) != start + len(entries):
-                self._want_snapshot()
-            return False
-        self.former_epoch = self.epoch if self.epoch != at[0] else self.former_epoch
-        self.queue, (self.epoch, self.seq), self.cycle, self.model = self.incoming, at, cycle, model
-        self.incoming, self.incoming_at, self.state = {}, None, "live"
-        self.rankings += 1
-        self.counters["snapshots"] += 1
-        return True
+        start, following, entries = get(message, "from", int), get(message, "next", int), entries_of(message)
+        cycle, model = get(message, "cycle", int), get(message, "model", int)
+        if start != self.cursor:
+            return False  # not what was asked for: a faulty daemon, asked again after the timeout
+        if start and message["epoch"] != self.epoch:
+            return self.wants("snapshot")
+        if not start:
+            self.former_epoch = self.epoch if self.epoch != message["epoch"] else self.former_epoch
+            self.epoch, self.seq, self.floor_seq = message["epoch"], message["seq"], message["seq"]
+            self.queue, self.checksum = {}, 0
+        self._change([], entries)
+        self.floor_seq = max(self.floor_seq, message["seq"])
+        self.cycle, self.model = cycle, model
+        self.counters["snapshots"] += following == 0
+        return self.wants("snapshot" if following else "replay", following)
 
     def _on_replay(self, message):
-        bodies = get(message, "messages", list)
-        if get(message, "from_seq", int) != self.seq + 1:
-            return False  # the answer to an earlier request
-        for body in bodies:
-            try:
-                check(type(body) is bytes, "a replayed message is binary")
-                missed = decode(body)
-                check(missed["kind"] not in ("error", "heartbeat"), "not a message of the topic")
-                check((missed["epoch"], missed["seq"]) == (self.epoch, self.seq + 1), "not the next message")
-                self._apply(missed)
-            except FeedError:
-                self.counters["malformed"] += 1
-                return self._want_snapshot()
-        self.counters["replays"] += 1
-        if self.seq >= message["seq"]:
-            self.state = "live"
-        elif not bodies:
-            self._want_snapshot()
-        return bool(bodies)
+        bodies, start = get(message, "messages", list), get(message, "from_seq", int)
+        if start != self.seq + 1:
+            return False  # a faulty daemon
+        for seq, body in enumerate(bodies, start):  # as if they came on the topic
+            self.wants("live")
+            if type(body) is bytes:
+                self.take(body, is_reply=False)
+            if not self.is_live or self.seq != seq:
+                return self.wants("snapshot")
+        self.counters["replays"] += bool(bodies)
+        is_enough = self.seq >= message["seq"] and self.seq >= self.floor_seq
+        is_wrong = not self._is_whole(message) if self.seq == message["seq"] else self.seq < message["seq"] and not bodies
+        self.wants("snapshot" if is_wrong else "live" if is_enough else "replay")
+        self.rankings += is_enough
+        return is_enough
 
 
 class Feed:
     """Sockets and a clock around a Follower."""
-    def __init__(self, publish, snapshot):
+    def __init__(self, publish, snapshot, key_file=None, name="Python"):
+        self.follower, self.name, self.key = Follower(), name, None
+        if key_file:
+            if os.stat(key_file).st_mode & 0o077:
+                raise ValueError(f"{key_file} holds a secret and others can read it: chmod 0600")
+            with open(key_file, encoding="ascii") as file:
+                self.key = dict(line.rstrip("\n").split("=", 1) for line in file if "=" in line and line[0] != "#")
+            if any(len(self.key.get(part, "")) != 40 for part in ("public", "secret", "server")):
+                raise ValueError(f"{key_file} is not a key file of `triagectl keys new`")
         for endpoint in (publish, snapshot):
-            if not re.fullmatch(LOCAL_ENDPOINT, endpoint):
-                raise ValueError(f"{endpoint} is not on this machine, and the traffic is not encrypted")
-        self.follower = Follower()
+            if not self.key and not re.fullmatch(LOCAL_ENDPOINT, endpoint):
+                raise ValueError(f"{endpoint} is not on this machine, and without a key the traffic is not encrypted")
         self.to_lose = 0  # pretend that so many messages of the topic never arrive
-        self._asked, self._asked_at = None, 0.0
-        self._heard_at = time.monotonic()
+        self._asked, self._asked_at, self._acked_at = None, 0.0, 0.0
         self._context = zmq.Context()
         self._topic = self._socket(zmq.SUB, publish)  # first: what happens during the snapshot waits here
         self._topic.subscribe(TOPIC)
@@ -213,87 +222,79 @@ class Feed:
 
     def _socket(self, kind, endpoint):
         socket = self._context.socket(kind)
-        socket.linger, socket.maxmsgsize = 0, BODY_BYTES_MAX
-        socket.rcvhwm, socket.sndhwm = 2000, 4
-        socket.reconnect_ivl, socket.reconnect_ivl_max = 50, 2000
-        socket.ipv6 = "[" in endpoint
+        socket.linger, socket.maxmsgsize, socket.rcvhwm, socket.sndhwm = 0, BODY_BYTES_MAX, 1000, 4
+        socket.reconnect_ivl, socket.reconnect_ivl_max, socket.ipv6 = 50, 2000, "[" in endpoint
+        if self.key:
+            socket.curve_publickey, socket.curve_secretkey, socket.curve_serverkey = (
+                self.key[part].encode() for part in ("public", "secret", "server"))
         socket.connect(endpoint)
         return socket
 
     def close(self):
         self._context.destroy(linger=0)
 
-    def _ask(self):
-        now, wanted = time.monotonic(), self.follower.request()
-        if wanted is None and now - self._heard_at > SILENCE_S:
-            self._heard_at = now
-            self.follower.doubt()  # asked at the next step
+    def _speak(self):
+        """Asks for what is missing: at once if that is new, again after the timeout. Tells how far we are."""
+        now, follower = time.monotonic(), self.follower
+        if follower.is_live and now - follower.heard_at > SILENCE_S:
+            follower.wants("replay")  # was something missed?
+        wanted, bodies = follower.request(), []
         if wanted and (wanted != self._asked or now - self._asked_at >= REPLY_TIMEOUT_S):
             self._asked_at = now
-            with contextlib.suppress(zmq.Again):  # the publisher is away, and requests to it wait already
-                self._requests.send(msgpack.packb(wanted), zmq.NOBLOCK)
+            bodies.append(wanted)
         self._asked = wanted
+        if follower.is_live and now - self._acked_at >= ACK_S:
+            self._acked_at = now
+            bodies.append({"v": VERSION, "kind": "ack", "name": self.name, "epoch": follower.epoch, "seq": follower.seq,
+                           **follower.counters})
+        with contextlib.suppress(zmq.Again):  # the daemon is away, and requests to it wait already
+            for body in bodies:
+                self._requests.send(msgpack.packb(body), zmq.NOBLOCK)
 
     def _take(self, socket):
-        try:
-            frames = socket.recv_multipart(zmq.NOBLOCK)
-        except zmq.Again:
-            return None
-        self._heard_at = time.monotonic()
-        return frames
+        with contextlib.suppress(zmq.Again):
+            return socket.recv_multipart(zmq.NOBLOCK)
 
     def step(self, timeout_ms):
         """Waits for something to arrive and handles it; True if the queue or the position changed."""
-        self._ask()
-        sockets = [self._requests] + ([self._topic] if self.follower.is_live else [])
-        zmq.select(sockets, [], [], timeout_ms / 1000)
+        self._speak()
+        zmq.select([self._requests] + ([self._topic] if self.follower.is_live else []), [], [], timeout_ms / 1000)
         changed = False
-        while (frames := self._take(self._requests)) is not None:
-            changed |= len(frames) == 1 and self.follower.take(frames[0], is_reply=True)
-            self._ask()
         for _ in range(MESSAGES_PER_STEP):
-            if not self.follower.is_live or (frames := self._take(self._topic)) is None:
+            if (frames := self._take(self._requests)) is not None:
+                changed |= len(frames) == 1 and self.follower.take(frames[0], is_reply=True)
+            elif not self.follower.is_live or (frames := self._take(self._topic)) is None:
                 break  # while something is missing, the topic waits
-            if self.to_lose:
+            elif self.to_lose:
                 self.to_lose -= 1
-            elif len(frames) == 2 and frames[0] == TOPIC:
-                changed |= self.follower.take(frames[1], is_reply=False)
-        self._ask()
+            elif frames[0] == TOPIC:
+                changed |= self.follower.take(frames[1] if len(frames) == 2 else b"", is_reply=False)
+            self._speak()
         return changed
 
 
-def show(follower, as_json):
-    head = {key: getattr(follower, key) for key in ("epoch", "seq", "cycle", "model", "counters")}
-    if as_json:
-        print(json.dumps({**head, "entries": follower.ranked()}), flush=True)
-        return
-    print("# epoch {epoch} seq {seq} cycle {cycle} model {model}".format(**head))
-    for entry in follower.ranked():
-        print("{rank:6d} {stream:7s} {score:.6f} {id}".format(**entry), flush=True)
-
-
 def main():
-    parser = argparse.ArgumentParser(description="Follow the Galaxy Triage feed and print the queue.")
+    parser = argparse.ArgumentParser(description="Follow the Galaxy Triage feed and print the queue, one line of JSON each.")
     parser.add_argument("--publish", default="tcp://127.0.0.1:5571", metavar="ENDPOINT")
     parser.add_argument("--snapshot", default="tcp://127.0.0.1:5572", metavar="ENDPOINT")
-    parser.add_argument("--json", action="store_true", help="one JSON object per queue")
+    parser.add_argument("--key", metavar="FILE", help="key file, for a feed that is encrypted")
+    parser.add_argument("--name", default="Python", help="how the daemon calls this subscriber")
     parser.add_argument("--until-seq", type=int, metavar="N", help="print once, when message N is applied, and end")
     parser.add_argument("--lose", type=int, default=0, metavar="N", help="pretend the next N messages never arrive")
     options = parser.parse_args()
-    sys.stdout.reconfigure(errors="surrogateescape")
     try:
-        feed = Feed(options.publish, options.snapshot)
-    except ValueError as problem:
+        feed = Feed(options.publish, options.snapshot, options.key, options.name)
+    except (ValueError, OSError) as problem:
         parser.error(str(problem))
     feed.to_lose, follower, shown = options.lose, feed.follower, 0
-    while not (options.until_seq is not None and follower.is_live and follower.seq >= options.until_seq):
+    while not shown or options.until_seq is None:
         feed.step(timeout_ms=200)
-        if options.until_seq is None and follower.is_live and follower.rankings > shown:
+        is_new = follower.rankings > shown if options.until_seq is None else follower.seq >= options.until_seq
+        if follower.is_live and is_new:
             shown = follower.rankings
-            show(follower, options.json)
-    show(follower, options.json)
-    return 0
+            head = {key: getattr(follower, key) for key in ("epoch", "seq", "cycle", "model", "counters")}
+            print(json.dumps({**head, "entries": follower.ranked()}), flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

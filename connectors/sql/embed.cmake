@@ -4,7 +4,7 @@ list(SORT INPUTS)
 set(rows "")
 foreach(file ${INPUTS})
     get_filename_component(name ${file} NAME_WE)
-    string(REGEX MATCH "^[0-9]+" number ${name})
+    string(REGEX REPLACE "^0*([0-9]+).*" "\\1" number ${name}) # 008 would be octal in C
     math(EXPR number "${number}")
     file(READ ${file} hex HEX)
     string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${hex}")

@@ -1,4 +1,5 @@
 /* triagectl: sends one verb to the running daemon and shows the answer. Holds no model, reads no pool. */
+#include "daemon/ctl/keys.h"
 #include "daemon/ctl/render.h"
 #include "daemon/proto.h"
 
@@ -7,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
@@ -31,7 +33,8 @@ static void print_help(FILE *out)
         fprintf(out, "  %-26s %s\n", call, proto_verbs[i].help);
     }
     fprintf(out, "\nVerbs may be shortened as long as they stay unambiguous. Exit codes: 0 done, 1 refused, "
-                 "64 usage,\n66 no such galaxy or model, 69 no daemon. Manual: triagectl(8).\n");
+                 "2 doctor found\nsomething wrong now, 64 usage, 66 no such galaxy or model, 69 no daemon. Manual: "
+                 "triagectl(8).\n");
 }
 
 static int usage(const char *what, const char *detail)
@@ -59,16 +62,23 @@ static const struct proto_verb *find_verb(const char *word)
 /* The arguments behind the verb, by the words of its row in the table. */
 static int is_train_word(const char *word)
 {
-    static const char *const known[] = {"now", "trunk", "status", "stop"};
+    static const char *const known[] = {"now", "trunk", "status", "stop", "discard"};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (strcmp(known[i], word) == 0)
             return 1;
     return 0;
 }
 
+static int is_votes_word(const char *word)
+{
+    return strcmp(word, "stats") == 0 || strcmp(word, "quarantine") == 0;
+}
+
 static int parse_arguments(struct invocation *call, int count, char **words)
 {
     const char *wanted = call->verb->arguments;
+    if (strcmp(call->verb->name, "keys") == 0)
+        return keys_parse(call->request, &call->json, count, words);
     for (int i = 0; i < count; i++) {
         char *end = NULL;
         if (strcmp(words[i], "--json") == 0)
@@ -87,17 +97,29 @@ static int parse_arguments(struct invocation *call, int count, char **words)
             if (*end || model < 1)
                 return usage("a model is a number", words[i]);
             json_object_set_new(call->request, "model", json_integer(model));
+        } else if (strncmp(wanted, "MODEL1", 6) == 0 && json_array_size(json_object_get(call->request, "models")) < 2) {
+            long model = strtol(words[i], &end, 10);
+            if (*end || model < 1)
+                return usage("a model is a number", words[i]);
+            if (!json_object_get(call->request, "models"))
+                json_object_set_new(call->request, "models", json_array());
+            json_array_append_new(json_object_get(call->request, "models"), json_integer(model));
         } else if (strcmp(wanted, "WHAT") == 0 && is_train_word(words[i]) && !json_object_get(call->request, "what"))
+            json_object_set_new(call->request, "what", json_string(words[i]));
+        else if (strncmp(wanted, "[stats", 6) == 0 && is_votes_word(words[i]) &&
+                 !json_object_get(call->request, "what"))
             json_object_set_new(call->request, "what", json_string(words[i]));
         else
             return usage("unexpected argument", words[i]);
     }
     if (strcmp(wanted, "ID") == 0 && !json_object_get(call->request, "id"))
         return usage("missing the id of a galaxy", call->verb->name);
+    if (strncmp(wanted, "MODEL1", 6) == 0 && json_array_size(json_object_get(call->request, "models")) != 2)
+        return usage("usage: triagectl diff MODEL1 MODEL2 [--top N]", NULL);
     if (strncmp(wanted, "--bad", 5) == 0 && !json_object_get(call->request, "bad"))
         return usage("usage: triagectl galaxies --bad [--retry]", NULL);
     if (strcmp(wanted, "WHAT") == 0 && !json_object_get(call->request, "what"))
-        return usage("usage: triagectl train now | trunk | status | stop", NULL);
+        return usage("usage: triagectl train now | trunk | status | stop | discard", NULL);
     return 0;
 }
 
@@ -188,6 +210,7 @@ static json_t *ask(int descriptor, const json_t *request)
 int main(int argc, char **argv)
 {
     struct invocation call = {.folder = "/var/lib/triaged/run"};
+    prctl(PR_SET_DUMPABLE, 0); /* no core file, nor anybody of this user, shall hold a new key */
     int code = parse(&call, argc, argv);
     int descriptor = code ? -1 : reach(&call);
     if (!code && descriptor < 0)
@@ -200,7 +223,9 @@ int main(int argc, char **argv)
             json_dumpf(answer, stdout, JSON_COMPACT | JSON_ENSURE_ASCII), putchar('\n');
         else
             render(call.verb->name, answer, stdout);
-        if (!json_is_true(json_object_get(answer, "ok")))
+        if (strcmp(call.verb->name, "keys") == 0)
+            code = keys_finish(answer);
+        if (json_object_get(answer, "exit"))
             code = (int)json_integer_value(json_object_get(answer, "exit"));
     }
     if (descriptor >= 0)

@@ -2,6 +2,7 @@
 #include "daemon/sim/delivery.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/fault.h"
 #include "base/text.h"
 #include "connectors/database.h"
 
@@ -98,6 +99,7 @@ static int deliver(struct delivery *delivery, struct database **database, const 
     snprintf(classification, sizeof classification, "%lld", (long long)ballot->classification);
     const char *parameter[] = {classification, questions.bytes, answers.bytes, ballot->id, ballot->voter};
     int result = done ? try_once(delivery, database, parameter) : ERROR_SYSTEM;
+    FAULT(BALLOT_DELIVERED);
     pthread_mutex_lock(&delivery->lock);
     while (result) {
         delivery->counts.retries++;
@@ -134,6 +136,7 @@ static void *work(void *context)
         delivery->in_line--;
         delivery->in_hand++;
         pthread_mutex_unlock(&delivery->lock);
+        FAULT(BALLOT_TAKEN);
         int done = deliver(delivery, &database, &ballot);
         pthread_mutex_lock(&delivery->lock);
         if (done)

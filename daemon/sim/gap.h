@@ -7,7 +7,7 @@
 #define TRIAGE_DAEMON_SIM_GAP_H
 
 #include "base/clock.h"
-#include "connectors/feed_client.h"
+#include "clients/c/triage_feed.h"
 
 #define GAP_RETRY_MS 3000 /* longer than two heartbeats */
 
@@ -16,16 +16,16 @@ struct gap {
 };
 
 /* To be called again and again. 1 once the client has noticed a gap and repaired it. */
-static inline int gap_force(struct gap *gap, struct feed_client *feed)
+static inline int gap_force(struct gap *gap, struct triage_feed *feed)
 {
-    struct feed_follower_counters counters;
-    feed_client_counters(feed, &counters);
-    if (!feed_client_is_live(feed))
+    struct triage_feed_status status;
+    triage_feed_status(feed, &status);
+    if (!status.is_live)
         return 0;
-    if (gap->next_ms && counters.gaps > 0)
+    if (gap->next_ms && status.gaps > 0)
         return 1;
     if (clock_ms() >= gap->next_ms) {
-        feed_client_lose(feed, gap->next_ms ? 2 : 1);
+        triage_feed_lose(feed, gap->next_ms ? 2 : 1);
         gap->next_ms = clock_ms() + GAP_RETRY_MS;
     }
     return 0;

@@ -3,6 +3,7 @@
  * This file reads the command line; the verbs are survey.c, platform.c and queue.c.
  */
 #include "daemon/sim/sim.h"
+#include "base/fault.h"
 #include "daemon/exits.h"
 
 #include <errno.h>
@@ -132,8 +133,10 @@ int main(int argc, char **argv)
         return EXIT_DONE;
     }
     for (size_t i = 0; i < VERBS; i++)
-        if (strcmp(verbs[i].name, argv[1]) == 0)
+        if (strcmp(verbs[i].name, argv[1]) == 0) {
+            FAULT_ROLE(verbs[i].name);
             return verbs[i].run(argc - 2, argv + 2);
+        }
     fprintf(stderr, "triage-sim: unknown verb: %s; see triage-sim --help\n", argv[1]);
     return EXIT_USAGE;
 }

@@ -5,9 +5,10 @@
  */
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/fault.h"
 #include "base/file.h"
+#include "clients/c/triage_feed.h"
 #include "connectors/database.h"
-#include "connectors/feed_client.h"
 #include "daemon/sim/casting.h"
 #include "daemon/sim/gap.h"
 #include "daemon/sim/oracle_file.h"
@@ -30,12 +31,13 @@
 static volatile sig_atomic_t asked_to_stop;
 
 struct platform {
-    const char *database, *publish, *snapshot, *schema_path, *oracle_path, *status_path;
+    const char *database, *schema_path, *oracle_path, *status_path;
     double rate, duplicates, late, repeats;
     int64_t volunteers, seed, limit, parallel, idle_s, gap_after;
     struct schema schema;
     struct oracle oracle;
-    struct feed_client *feed;
+    struct triage_feed_options options;
+    struct triage_feed *feed;
     struct delivery *delivery;
     struct casting *casting;
     int64_t cast;    /* classifications given by volunteers so far */
@@ -93,13 +95,13 @@ static int open_platform(struct platform *platform)
     if (!result)
         result = resume(platform);
     if (!result)
-        result = feed_client_open(platform->publish, platform->snapshot, &platform->feed);
+        result = triage_feed_open(&platform->options, &platform->feed);
     return result;
 }
 
 static void close_platform(struct platform *platform)
 {
-    feed_client_close(platform->feed);
+    triage_feed_close(platform->feed);
     delivery_finish(platform->delivery, 0, NULL);
     casting_free(platform->casting);
     oracle_free(&platform->oracle);
@@ -107,24 +109,20 @@ static void close_platform(struct platform *platform)
 
 static json_t *feed_json(struct platform *platform)
 {
-    struct feed_follower_counters counters;
-    const char *epoch;
-    uint64_t seq;
-    feed_client_counters(platform->feed, &counters);
-    feed_client_position(platform->feed, &epoch, &seq);
-    return json_pack("{s:s,s:I,s:b,s:I,s:I,s:I,s:I}", "epoch", epoch, "seq", (json_int_t)seq, "live",
-                     feed_client_is_live(platform->feed), "gaps", (json_int_t)counters.gaps, "replays",
-                     (json_int_t)counters.replays, "snapshots", (json_int_t)counters.snapshots, "malformed",
-                     (json_int_t)counters.malformed);
+    struct triage_feed_status status;
+    triage_feed_status(platform->feed, &status);
+    return json_pack("{s:s,s:I,s:b,s:I,s:I,s:I,s:I}", "epoch", status.epoch, "seq", (json_int_t)status.seq, "live",
+                     status.is_live, "gaps", (json_int_t)status.gaps, "replays", (json_int_t)status.replays,
+                     "snapshots", (json_int_t)status.snapshots, "malformed", (json_int_t)status.malformed);
 }
 
 static json_t *queue_json(struct platform *platform)
 {
     json_t *queue = json_array();
     size_t count;
-    const struct queue_entry *entry = feed_client_entries(platform->feed, &count);
+    const struct triage_feed_entry *entry = triage_feed_entries(platform->feed, &count);
     for (size_t i = 0; i < count; i++)
-        json_array_append_new(queue, json_string(entry[i].id_str));
+        json_array_append_new(queue, json_string(entry[i].id));
     return queue;
 }
 
@@ -158,18 +156,22 @@ static int write_status(struct platform *platform, const struct delivery_counts 
 static void offer(struct platform *platform)
 {
     size_t count;
-    const struct queue_entry *entry = feed_client_entries(platform->feed, &count);
+    const struct triage_feed_entry *entry = triage_feed_entries(platform->feed, &count);
     casting_begin_offer(platform->casting);
     for (size_t i = 0; i < count; i++)
-        casting_offer(platform->casting, entry[i].id_str);
+        casting_offer(platform->casting, entry[i].id);
 }
 
 static int follow(struct platform *platform)
 {
-    int changed = feed_client_step(platform->feed, TICK_MS);
+    struct triage_feed_status status;
+    int changed = triage_feed_step(platform->feed, TICK_MS);
+    if (changed > 0)
+        FAULT(FEED_FOLLOWED);
     if (changed < 0)
         return changed;
-    platform->seen_queue |= feed_client_is_live(platform->feed);
+    triage_feed_status(platform->feed, &status);
+    platform->seen_queue |= status.is_live;
     if (platform->gap_after > 0 && !platform->gap_made && platform->cast >= platform->gap_after)
         platform->gap_made = gap_force(&platform->gap, platform->feed);
     if (changed || casting_is_stale(platform->casting))
@@ -268,11 +270,13 @@ static int run_platform(struct platform *platform)
 /* clang-format off */
 int verb_platform(int argc, char **argv)
 {
-    static struct platform p = {.rate = 200, .duplicates = .02, .late = .02, .volunteers = 5000, .seed = 1, .parallel = 32};
+    static struct platform p = {.rate = 200, .duplicates = .02, .late = .02, .volunteers = 5000, .seed = 1, .parallel = 32,
+                                .options.name = "triage-sim platform"};
     const struct option options[] = {
         {"--database",        OPTION_TEXT,    &p.database,    0, 0,        1, "libpq connection string"},
-        {"--publish",         OPTION_TEXT,    &p.publish,     0, 0,        1, "endpoint of the feed"},
-        {"--snapshot",        OPTION_TEXT,    &p.snapshot,    0, 0,        1, "endpoint for snapshots and replays"},
+        {"--publish",         OPTION_TEXT,    &p.options.publish,  0, 0,   1, "endpoint of the feed"},
+        {"--snapshot",        OPTION_TEXT,    &p.options.snapshot, 0, 0,   1, "endpoint for snapshots and replays"},
+        {"--key",             OPTION_TEXT,    &p.options.key_file, 0, 0,   0, "key file, for a feed that is encrypted"},
         {"--schema",          OPTION_TEXT,    &p.schema_path, 0, 0,        1, "decision tree, etc/schemas/NAME.ini"},
         {"--oracle",          OPTION_TEXT,    &p.oracle_path, 0, 0,        1, "CSV of vote counts, or known.csv of a simulated survey"},
         {"--status",          OPTION_TEXT,    &p.status_path, 0, 0,        0, "JSON file, replaced every second and at the end"},

@@ -19,6 +19,14 @@ done
 cut -d, -f1,2 "$folder/survey/catalog.csv" | cat - "$folder/far.rows" >"$folder/survey/all.csv"
 configure a
 import a "$folder/survey/all.csv"
+# images outside the catalogue's folder: nothing of the catalogue is imported
+mkdir "$folder/elsewhere"
+for location in /etc/passwd ../kept/000003.png "$folder/survey/../kept/000003.png" "$folder/kept/000003.png"; do
+    printf 'id_str,file_loc\nnear,images/000002.png\nfar,%s\n' "$location" >"$folder/elsewhere/catalogue.csv"
+    if import a "$folder/elsewhere/catalogue.csv"; then fail "$location was taken"; fi
+done
+[ "$(grep -c "outside the catalogue's folder" "$folder/a.log")" = 2 ] || fail "locations outside are not refused as such"
+[ "$(grep -c "goes up with '..'" "$folder/a.log")" = 2 ] || fail "locations that go up are not refused as such"
 start a
 ready a
 wait_until 60 status_is a '.galaxies.embedded == 115 and .galaxies.bad == 7 and .queue_length == 12'
@@ -62,7 +70,6 @@ wait_until 30 status_is a '.galaxies.bad == 5 and .galaxies.embedded == 117'
 [ "$(bad '[.galaxies[].id] | sort')" = '["sim-far-x","sim-far-xy","sim1-000001","sim1-000040","sim1-000041"]' ] || fail "still aside: $(bad .galaxies)"
 ctl a pin sim1-000077 >/dev/null # what was read once more can be offered
 offered_now() { ctl a --json queue | jq -e '[.entries[].id] | index("sim1-000077") != null' >/dev/null; }
-ctl a exclude "$(ctl a --json queue | jq -r '[.entries[] | select(.stream != "pinned")][0].id')" >/dev/null
 wait_until 30 offered_now
 
 # the rest is repaired while a job with new galaxies is under way: nothing before or behind them is passed over

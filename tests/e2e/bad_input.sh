@@ -34,6 +34,11 @@ configure ''
 run run -n --config "$folder/triaged.conf" >"$folder/printed.conf"
 run run -n --config "$folder/printed.conf" >"$folder/again.conf"
 cmp "$folder/printed.conf" "$folder/again.conf" || failures=$((failures + 1))
+configure $'[database]\nurl = postgresql://triage:hunter2@db.example/sky'
+run run -n --config "$folder/triaged.conf" >"$folder/printed.conf"
+! grep -q hunter2 "$folder/printed.conf" && grep -q '^url = .*host=db.example' "$folder/printed.conf" || failures=$((failures + 1))
+run run -n --config "$folder/printed.conf" >/dev/null || failures=$((failures + 1))
+configure ''
 
 catalogue() { printf '%b' "$1" >"$folder/catalogue.csv"; }
 import() { "$build/triaged" import --config "$folder/triaged.conf" "$folder/catalogue.csv"; }

@@ -27,7 +27,7 @@
 struct life {
     uint64_t seed;
     uint32_t draws;
-    char inner[128], publish[128], snapshot[128];
+    char inner[128], publish[128], inner_snapshot[128], snapshot[128];
     struct publisher_state *feed;
     struct lossy_proxy proxy;
     struct queue_entry entries[QUEUE_LIMIT];
@@ -110,7 +110,7 @@ static void retract(struct life *life)
 static void open_feed(struct life *life)
 {
     struct publisher_options options = {.publish_endpoint = life->inner,
-                                        .snapshot_endpoint = life->snapshot,
+                                        .snapshot_endpoint = life->inner_snapshot,
                                         .schema_hash = "0123456789abcdef0123456789abcdef",
                                         .queue_limit = QUEUE_LIMIT};
     check(publisher_zmq.open(&options, &life->feed));
@@ -163,8 +163,10 @@ int main(int argc, char **argv)
     life.seed = strtoull(argv[2], NULL, 10);
     snprintf(life.inner, sizeof life.inner, "ipc://%s/inner", argv[1]);
     snprintf(life.publish, sizeof life.publish, "ipc://%s/publish", argv[1]);
+    snprintf(life.inner_snapshot, sizeof life.inner_snapshot, "ipc://%s/inner-snapshot", argv[1]);
     snprintf(life.snapshot, sizeof life.snapshot, "ipc://%s/snapshot", argv[1]);
-    check(lossy_proxy_open(life.inner, life.publish, life.seed, &life.proxy));
+    const struct lossy_proxy_ends topic = {life.inner, life.publish}, requests = {life.inner_snapshot, life.snapshot};
+    check(lossy_proxy_open(&topic, &requests, life.seed, &life.proxy));
     life.proxy.loss = (uint32_t)strtoul(argv[3], NULL, 10);
     open_feed(&life);
     wait_for_a_subscriber(&life);

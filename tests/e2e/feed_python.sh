@@ -1,6 +1,7 @@
 #!/bin/bash
-# The Python client of clients/python ends with exactly the publisher's queue: with a clean wire and messages lost on
-# purpose, and through a proxy that loses, repeats and swaps, with a restart of the publisher in the middle.
+# The Python client of clients/python ends with exactly the publisher's queue: through 10,000 random schedules without
+# sockets, and over sockets with a clean wire and messages lost on purpose, and through a proxy that loses, repeats and
+# swaps, with a restart of the publisher in the middle.
 # Arguments: source folder, build folder.
 set -euo pipefail
 source_folder=$1
@@ -24,6 +25,14 @@ export PYTHONDONTWRITEBYTECODE=1
 /usr/bin/python3 "$client" --publish tcp://192.168.0.1:5571 2>"$work/refusal" && { echo "a remote endpoint was taken"; exit 1; }
 grep -q "not encrypted" "$work/refusal"
 
+# 10,000 random schedules without sockets: loss, delay, repetition, reordering, cut connections, restarts.
+mkfifo "$work/to" "$work/from"
+/usr/bin/python3 "$source_folder/tests/e2e/feed_schedules.py" "$source_folder/clients/python" 3<"$work/to" 4>"$work/from" &
+subscriber_pid=$!
+"$2/tests/feed_schedules" 20261127 10000 3>"$work/to" 4<"$work/from"
+wait $subscriber_pid
+
+# And real sockets, with a proxy and a restart in between.
 last_seq=400
 for round in "1 0 6" "2 0 12" "3 10 0" "4 30 0" "5 50 3" "6 20 0"; do
     read -r seed loss lose <<<"$round"
@@ -32,7 +41,7 @@ for round in "1 0 6" "2 0 12" "3 10 0" "4 30 0" "5 50 3" "6 20 0"; do
     publisher_pid=$!
     exec 3>"$work/input" # the publisher serves until this closes
     timeout 100 /usr/bin/python3 "$client" --publish "ipc://$work/publish" --snapshot "ipc://$work/snapshot" \
-        --json --until-seq "$last_seq" --lose "$lose" >"$work/received"
+        --until-seq "$last_seq" --lose "$lose" >"$work/received"
     exec 3>&-
     wait "$publisher_pid"
     publisher_pid=

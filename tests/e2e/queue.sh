@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Places in the queue: one that nobody uses is given to another galaxy when its lease ends, also when no votes come; a galaxy
-# with enough classifications is retired, one vote before that it is not. Subscribers hear of both.
+# with enough classifications is retired, one vote before that it is not, whether it got them from volunteers, from the catalogue,
+# or by a change of the limit. Subscribers hear of it.
 # shellcheck source=tests/support/daemon.sh
 source "$1/tests/support/daemon.sh" "$1" "$2"
 survey 60
@@ -50,4 +51,30 @@ jq -e --arg id "$id" '(.entries | length) == 12 and all(.entries[]; .id != $id)'
     fail "a subscriber still has $id"
 [ "$(sql a "SELECT count(*) FROM triage.galaxy WHERE retired_at IS NOT NULL")" = 1 ] || fail "the database has other galaxies retired"
 stop a
+
+# The catalogue's counts count: 20 galaxies have 8 or more classifications. Then the limit changes, both ways.
+awk -F, 'NR == 1 { for (i = 3; i <= NF; i++) keep[i] = $i ~ /^smooth-or-featured_/; n = 0
+                   for (i = 3; i <= NF; i++) if (keep[i]) column[++n] = $i; print "id_str,file_loc," column[1]; next }
+         { print $1 "," $2 "," (NR <= 21 ? 8 + NR % 3 : NR <= 41 ? 7 : "") }' "$folder/survey/truth.csv" >"$folder/survey/counted.csv"
+configure b $'[queue]\nlease_s = 3600\nsize = 12'
+import b "$folder/survey/counted.csv"
+start b
+ready b
+on_offer() { # RETIRED: so many are, and none of them is on offer, here or on the feed
+    status_is b ".galaxies.retired == $1 and .queue_length > 0" &&
+        "$build/triage-sim" queue --publish "ipc://$folder/b.publish" --snapshot "ipc://$folder/b.snapshot" --json >"$folder/feed.json" &&
+        [ "$(sql b "SELECT count(*) FROM triage.galaxy WHERE retired_at IS NOT NULL AND id_str = ANY (
+                    SELECT json_array_elements('$(jq -c .entries "$folder/feed.json")'::json)->>'id')")" = 0 ]
+}
+wait_until 60 on_offer 20
+for limit in 7 8 9; do
+    sed -i "s/^retire_votes = .*/retire_votes = $limit/" "$folder/b.conf"
+    ctl b reload >/dev/null
+    wait_until 60 on_offer "$(sql b "SELECT count(*) FROM triage.galaxy WHERE root_votes >= $limit")"
+done
+[ "$(sql b "SELECT count(*) FROM triage.galaxy WHERE retired_at IS NOT NULL")" = 13 ] || fail "not 13 galaxies have 9 votes or more"
+sed '1p; 2,21s|^|late-|; 22q' "$folder/survey/counted.csv" | sed 1d >"$folder/survey/late.csv" # 13 more
+import b "$folder/survey/late.csv"
+wait_until 60 status_is b '.galaxies.total == 80 and .galaxies.retired == 26'
+stop b
 echo "places are given away when leases end, and when galaxies have their votes"

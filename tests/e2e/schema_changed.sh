@@ -30,6 +30,10 @@ refused() { # WHAT COMMAND...
 refused "pool" "$build/triaged" run --config "$folder/a.conf"
 mv "$folder/a/pool" "$folder/a/pool.old" # the pool can be made again, so the database must refuse too
 refused "database" "$build/triaged" run --config "$folder/a.conf"
+mv "$folder/a/postgres" "$folder/a/postgres.old" # and so can the database: then the models must
+refused "models" "$build/triaged" run --config "$folder/a.conf"
+[ ! -e "$folder/a/postgres" ] || fail "a database was made before the models were looked at"
+mv "$folder/a/postgres.old" "$folder/a/postgres"
 refused "import" "$build/triaged" import --config "$folder/a.conf" "$folder/survey/catalog.csv"
 rm -rf "$folder/a/pool" && mv "$folder/a/pool.old" "$folder/a/pool"
 refused "model" "$build/triaged" evaluate --config "$folder/a.conf" --oracle "$folder/survey/truth.csv"

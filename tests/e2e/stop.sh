@@ -4,7 +4,7 @@
 # shellcheck source=tests/support/daemon.sh
 source "$1/tests/support/daemon.sh" "$1" "$2"
 survey 150
-configure a $'[trunk]\nviews = 8'
+configure a $'[trunk]\nviews = 8\n[queue]\nretire_votes = 1000' # the volunteers never run out of galaxies
 import a
 left_over() { # processes of daemon a: its worker, and whatever works in its database's folder
     local process
@@ -73,6 +73,19 @@ start a
 as_before
 kill -STOP "$(postmaster)"
 stops "the database hangs"
+start a
+as_before
+stopping=$(grep -c "stopping" "$folder/a.log")
+told_to_stop() { [ "$(grep -c "stopping" "$folder/a.log")" -gt "$stopping" ]; }
+hanging=$(postmaster) code=0
+kill -STOP "$hanging" # so that the stop takes a while, and a second SIGTERM finds it under way
+kill -TERM "${daemon[a]}"
+wait_until 5 told_to_stop
+kill -TERM "${daemon[a]}"
+wait "${daemon[a]}" || code=$?
+unset "daemon[a]"
+[ $code -eq 143 ] || fail "a second SIGTERM did not end it at once, but with $code"
+kill -CONT "$hanging"
 start a
 as_before
 kill -KILL "${daemon[a]}" # and after a kill, with the volunteers going on

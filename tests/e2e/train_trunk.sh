@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# The service teaches its trunk by itself: in slices between cycles, through SIGKILL of worker and daemon, then embeds every galaxy
-# again, and uses the new trunk only if the gate says so. An operator can look, stop it, start it, and go back.
+# The service teaches its trunk by itself: in slices between cycles, through a full disk, other settings, SIGKILL of worker and
+# daemon and a damaged checkpoint, then embeds every galaxy again, and uses the new trunk only if the gate says so. An operator can
+# look, start it, discard it, and go back.
 # shellcheck source=tests/support/daemon.sh
 source "$1/tests/support/daemon.sh" "$1" "$2"
 survey 600
-configure a $'network = efficientnet_lite0\n[training]\ntrunk = auto\nlabels_min = 100\nslice_s = 3\nbatch = 32\nlearning_rate = 0.003\nepochs_max = 40\npatience = 0'
+configure a $'network = efficientnet_lite0\n[training]\ntrunk = auto\nlabels_min = 100\nslice_s = 3\nbatch = 32\nlearning_rate = 0.003\nepochs_max = 24\npatience = 0\n[queue]\nretire_votes = 1000\nduplicate_distance = 0'
 sed -i '/^network = /d; s/^\[trunk\]/[trunk]\nnetwork = efficientnet_lite0/' "$folder/a.conf"
 import a "$folder/survey/truth.csv"
 start a
@@ -18,32 +19,66 @@ one_trunk() { # every galaxy that was scored has an embedding of the champion's 
 }
 
 # The first trunk is random; with 600 labelled galaxies training begins at once and survives what happens to it.
-wait_until 120 training_is '.training.step == "training" and .training.epoch >= 1'
+wait_until 300 training_is '.training.step == "training" and .training.epoch >= 1'
 [ -s "$folder/a/models/trunk-000002.checkpoint" ] || fail "no checkpoint"
 cp "$folder/a/models/trunk-000002.labels" "$folder/labels"
+
+# A checkpoint that lost its end is set aside, and the run begins again with the same labels.
+worker=$(worker_of a)
+murder a
+wait_until 30 gone "$worker" # it may still write
+truncate -s 100000 "$folder/a/models/trunk-000002.checkpoint"
+start a
+ready a
+wait_until 180 grep -q 'is cut short.*set aside, trunk 2 is trained from the beginning' "$folder/a.log"
+[ "$(stat -c %s "$folder/a/models/set-aside.checkpoint")" = 100000 ] || fail "the damaged checkpoint is not set aside"
+wait_until 180 training_is '.training.step == "training" and .training.epoch >= 1'
+
+[ "$(wc -l <"$folder/a/models/curve.csv")" -ge 3 ] || fail "no curve of a run under way"
+
+# A disk that is full (here a limit on the size of files) costs a slice, not the run: status says so, and with room it goes on.
+prlimit --pid "$(worker_of a)" --fsize=200000:unlimited
+wait_until 180 status_is a '.problems | tostring | test("training the trunk: .*checkpoint.*File too large")'
+training_is '.training.step == "training" and .training.trunk == 2' || fail "a full disk ended the run: $(training)"
+[ -s "$folder/a/models/trunk-000002.checkpoint" ] || fail "a full disk took the checkpoint"
+prlimit --pid "$(worker_of a)" --fsize=unlimited:unlimited
+epoch=$(training | jq .training.epoch)
+wait_until 180 training_is ".training.epoch > $epoch"
+
+# Settings that change meanwhile are for the next run: this one goes on with its own.
+sed -i 's/^learning_rate = .*/learning_rate = 0.002/' "$folder/a.conf"
+ctl a reload >/dev/null
+epoch=$(training | jq .training.epoch)
+wait_until 180 training_is ".training.step == \"training\" and .training.epoch > $epoch"
+cmp "$folder/labels" "$folder/a/models/trunk-000002.labels" || fail "the settings of a run changed"
 kill -KILL "$(worker_of a)"
-wait_until 60 training_is '.training.epoch >= 3'
+epoch=$(training | jq .training.epoch)
+wait_until 180 training_is ".training.epoch > $epoch"
 murder a
 start a
 ready a
 training_is '.training.step != "off" and .training.trunk == 2' || fail "training did not go on: $(training)"
 cmp "$folder/labels" "$folder/a/models/trunk-000002.labels" || fail "the labels of a run changed"
-wait_until 240 training_is '.training.step == "off"'
+wait_until 400 training_is '.training.step == "off"'
 training_is '.trunk == 2 and .training.labels >= 500' || fail "the trained trunk is not in use: $(training); $(tail -5 "$folder/a.log")"
 one_trunk
 wait_until 60 status_is a '.cycle.step == "idle" and .galaxies.embedded == 600 and .queue_length == 12'
+! ls "$folder"/a/models/trunk-000002.{labels,checkpoint} 2>/dev/null || fail "what only a run needs stays"
 [ "$(head -1 "$folder/a/models/curve.csv" | cut -d, -f1-4)" = epoch,learning_rate,train_loss,validation_loss ] || fail "no curve"
 "$build/triaged" evaluate --config "$folder/a.conf" --oracle "$folder/survey/truth.csv" --json >"$folder/evaluation.json" || fail "evaluate"
 jq -e '(.models | last | .nll) < (.models | first | .nll)' "$folder/evaluation.json" >/dev/null || fail "trunk 2 is no better: $(cat "$folder/evaluation.json")"
 
-# It does not train again on the same labels; an operator can ask for it, and stop it.
+# It does not train again on the same labels; an operator can ask for it, and discard it.
 training_is '.training.step == "off"' || fail "it trains again at once"
 [ "$(ctl a train stop 2>&1)" = "triagectl: no trunk is being trained" ] || fail "stop without a run: $(ctl a train stop 2>&1 || true)"
 ctl a train trunk >/dev/null
-wait_until 60 training_is '.training.step == "training" and .training.trunk == 3 and .training.share > 0'
-ctl a train stop >/dev/null
-training_is '.training.step == "off" and .trunk == 2' || fail "not stopped: $(training)"
+wait_until 180 training_is '.training.step == "training" and .training.trunk == 3 and .training.share > 0'
+ctl a train discard >/dev/null
+training_is '.training.step == "off" and .trunk == 2' || fail "not discarded: $(training)"
 ! ls "$folder"/a/models/trunk-000003* 2>/dev/null || fail "files of a run that was given up stay"
+ctl a train trunk >/dev/null # its number is never given again: galaxies may have embeddings of it
+wait_until 180 training_is '.training.step == "training" and .training.trunk == 5'
+ctl a train discard >/dev/null
 
 # Back to a model of the first trunk, whose embeddings are still there; another restart changes nothing.
 ctl a rollback 1 >/dev/null

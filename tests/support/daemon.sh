@@ -73,6 +73,7 @@ wait_ms = 500
 [votes]
 poll_ms = 200
 [feed]
+security = plaintext
 publish = ipc://$folder/$1.publish
 snapshot = ipc://$folder/$1.snapshot
 ${2:-}

@@ -520,9 +520,10 @@ static int train_backward(struct training *training, const float *parameters, co
 
 /* --- the table ---------------------------------------------------------------------------------------------------- */
 
-static int open_reference(int threads, struct backend_context **ret_context)
+static int open_reference(int threads, int devices, struct backend_context **ret_context)
 {
     (void)threads;
+    (void)devices;
     *ret_context = calloc(1, sizeof **ret_context);
     (*ret_context)->threads = 1;
     return 0;

@@ -28,11 +28,17 @@ static double uniform(uint64_t seed, int element, uint32_t c1, uint32_t c2, uint
 
 /* Standardised inputs of a row as the backends see them, without dropout. */
 static void inputs_of(const struct head_set *heads, const uint16_t *embedding, size_t stride_bytes, uint64_t row,
-                      double *z)
+                      uint64_t view, double *z)
 {
-    const uint16_t *values = (const uint16_t *)((const char *)embedding + row * stride_bytes);
+    const uint16_t *values =
+        (const uint16_t *)((const char *)embedding + row * stride_bytes) + view * (uint64_t)heads->inputs;
     for (int i = 0; i < heads->inputs; i++)
         z[i] = ((double)half_to_float(values[i]) - (double)heads->shift[i]) * (double)heads->scale[i];
+    double squares = 0;
+    for (int i = 0; i < heads->inputs; i++)
+        squares += z[i] * z[i];
+    for (int i = 0; i < heads->inputs && heads->unit_length; i++)
+        z[i] *= sqrt(heads->inputs / squares);
 }
 
 static void adam(double *weight, double *first, double *second, double gradient, double rate, double decay, double t)
@@ -71,7 +77,8 @@ static void fit_step(const struct fit_request *request, struct head_set *heads, 
     double z[HEAD_INPUTS_MAX + 1], alpha[SCHEMA_ANSWERS_MAX], slope[SCHEMA_ANSWERS_MAX];
     memset(plain->gradient, 0, (size_t)(answers * width) * sizeof(double));
     for (size_t r = 0; r < rows; r++) {
-        inputs_of(heads, request->embedding, request->embedding_stride_bytes, row[r], z);
+        inputs_of(heads, request->embedding, request->embedding_stride_bytes, row[r],
+                  request->views ? (row[r] + step) % (uint64_t)request->views : 0, z);
         for (int i = 0; i < inputs; i++) {
             double u =
                 uniform(request->seed, i, (uint32_t)row[r] + 1, (uint32_t)step, (uint32_t)head << 8 | PHILOX_TRAIN);
@@ -87,9 +94,15 @@ static void fit_step(const struct fit_request *request, struct head_set *heads, 
         const char *votes = (const char *)request->votes + row[r] * request->votes_stride_bytes;
         likelihood_slopes(request->schema, alpha, (const uint16_t *)votes, slope);
         for (int a = 0; a < answers; a++) {
-            double sigmoid = (alpha[a] - 1) / 100;
+            double sigmoid = (alpha[a] - 1) / 100, part = 100 * sigmoid * (1 - sigmoid) / (double)rows;
+            if (request->bagging) { /* Exp(1) by inversion, from the middle of each of 2^32 steps */
+                uint32_t word =
+                    philox(request->seed, (uint32_t)row[r], (uint32_t)(row[r] >> 32), (uint32_t)head, PHILOX_BAG)
+                        .word[0];
+                part *= -log((word + 0.5) / 4294967296.0);
+            }
             for (int i = 0; i < width; i++)
-                plain->gradient[a * width + i] += slope[a] * 100 * sigmoid * (1 - sigmoid) * z[i] / (double)rows;
+                plain->gradient[a * width + i] += slope[a] * part * z[i];
         }
     }
     for (int j = 0; j < answers * width; j++)
@@ -262,13 +275,16 @@ static void inform(const struct score_request *request, const double *alpha, int
     output[1] = (float)expected;
 }
 
-/* Logits of all passes of one galaxy -> concentrations [passes][answers]. */
-static void passes_of(const struct score_request *request, const double *z, double *alpha)
+/* All passes of one galaxy -> concentrations [passes][answers]. */
+static void passes_of(const struct score_request *request, uint64_t row, double *alpha)
 {
+    double z[HEAD_INPUTS_MAX];
     const struct head_set *heads = request->heads;
     int passes_per_head = request->passes / heads->count;
     for (int t = 0; t < request->passes; t++) {
         int head = t / passes_per_head, pass = t % passes_per_head;
+        inputs_of(heads, request->embedding, request->embedding_stride_bytes, row,
+                  request->views ? (uint64_t)(t % request->views) : 0, z);
         for (int a = 0; a < heads->answers; a++) {
             int output = head * heads->answers + a;
             double x = (double)heads->bias[output];
@@ -277,7 +293,8 @@ static void passes_of(const struct score_request *request, const double *z, doub
                 if (u >= (double)heads->dropout)
                     x += (double)heads->weight[output * heads->inputs + i] * z[i] / (1 - (double)heads->dropout);
             }
-            alpha[t * heads->answers + a] = concentration(x);
+            alpha[t * heads->answers + a] =
+                concentration(x) * (double)heads->factor[request->schema->answer[a].question];
         }
     }
 }
@@ -287,10 +304,9 @@ void reference_head_score(const struct score_request *request)
     const struct head_set *heads = request->heads;
     size_t dump = (size_t)request->passes * (size_t)heads->answers;
     size_t row_floats = (size_t)information_row_floats(request->schema);
-    double *alpha = calloc(dump, sizeof *alpha), z[HEAD_INPUTS_MAX];
+    double *alpha = calloc(dump, sizeof *alpha);
     for (size_t g = 0; g < request->count; g++) {
-        inputs_of(heads, request->embedding, request->embedding_stride_bytes, request->row ? request->row[g] : g, z);
-        passes_of(request, z, alpha);
+        passes_of(request, request->row ? request->row[g] : g, alpha);
         if (request->reducer == REDUCE_INFORMATION)
             inform(request, alpha, request->votes_due[g], request->output + g * row_floats);
         for (size_t i = 0; request->reducer == REDUCE_DUMP && i < dump; i++)

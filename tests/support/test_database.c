@@ -75,6 +75,20 @@ static int next_galaxy(void *context, struct galaxy_row *row)
     return 1;
 }
 
+int test_database_setup(void **state)
+{
+    static struct test_database test;
+    test_database_start(&test);
+    *state = &test;
+    return 0;
+}
+
+int test_database_teardown(void **state)
+{
+    test_database_stop(*state);
+    return 0;
+}
+
 void test_database_fresh(struct test_database *test)
 {
     int number = 0;

@@ -19,6 +19,10 @@ struct test_database {
 void test_database_start(struct test_database *test);
 void test_database_stop(struct test_database *test);
 
+/* The same around a group of cmocka tests, with one server in *state for all of them. */
+int test_database_setup(void **state);
+int test_database_teardown(void **state);
+
 /* Makes the schema `triage` again, empty but for the galaxies. */
 void test_database_fresh(struct test_database *test);
 

@@ -4,7 +4,7 @@
  * value.
  */
 #include "base/error.h"
-#include "cpu/backend_cpu.h"
+#include "tests/support/backend_under_test.h"
 #include "tests/support/reference_backend.h"
 #include "tests/support/small_nets.h"
 
@@ -19,7 +19,7 @@
 
 #include <cmocka.h>
 
-static const struct backend *const backends[] = {&backend_cpu};
+static const struct backend *const backends[] = {BACKEND_UNDER_TEST};
 #define BACKENDS (sizeof backends / sizeof *backends)
 
 static const char *const kind_names[] = {"conv", "batch norm", "swish",   "squeeze and excitation", "add", "pool",
@@ -33,15 +33,15 @@ static const double tolerance[] = {
 #define TOLERANCE_SMALL_NET 1e-5
 #define TOLERANCE_B0        2e-5
 
-static float *run(const struct backend *backend, int threads, const struct net *net, const float *parameters,
-                  const float *images, size_t count)
+static float *run(const struct backend *backend, int threads, const struct net *net, enum precision precision,
+                  const float *parameters, const float *images, size_t count)
 {
     struct backend_context *context;
     struct plan *plan;
     float *outputs = malloc(count * output_floats(net) * sizeof *outputs);
     memset(outputs, 0xff, count * output_floats(net) * sizeof *outputs);
-    assert_int_equal(backend->open(threads, &context), 0);
-    assert_int_equal(backend->compile(context, net, parameters, PRECISION_FP32, &plan), 0);
+    assert_int_equal(backend->open(threads, 1, &context), 0);
+    assert_int_equal(backend->compile(context, net, parameters, precision, &plan), 0);
     assert_int_equal(backend->forward(plan, images, count, outputs), 0);
     backend->free_plan(plan);
     backend->close(context);
@@ -51,9 +51,9 @@ static float *run(const struct backend *backend, int threads, const struct net *
 static void assert_same_forward(const struct net *net, size_t count, double allowed)
 {
     float *parameters = random_parameters(net), *images = random_images(net, count, 1);
-    float *want = run(&backend_reference, 1, net, parameters, images, count);
+    float *want = run(&backend_reference, 1, net, PRECISION_FP32, parameters, images, count);
     for (size_t b = 0; b < BACKENDS; b++) {
-        float *have = run(backends[b], 2, net, parameters, images, count);
+        float *have = run(backends[b], 2, net, PRECISION_FP32, parameters, images, count);
         double error = relative_error(have, want, count * output_floats(net));
         if (!(error <= allowed))
             fail_msg("%s: %s, side %d, %zu images: error %g, allowed %g", backends[b]->name, net->name, net->side,
@@ -153,7 +153,7 @@ static void swish_far_from_zero(void **state)
     begin_net(&net, "swish", 1, 4, PADDING_SYMMETRIC);
     add_layer(&net, LAYER_SWISH, 1, 1);
     for (size_t b = 0; b < BACKENDS; b++) {
-        float *have = run(backends[b], 1, &net, &nothing, images, 1);
+        float *have = run(backends[b], 1, &net, PRECISION_FP32, &nothing, images, 1);
         for (int i = 0; i < 16; i++) {
             double want = (double)images[i] / (1 + exp(-(double)images[i]));
             assert_true(fabs((double)have[i] - want) <= 1e-6 * fabs(want) + 1e-30);
@@ -239,6 +239,46 @@ static void named_nets(void **state)
     assert_same_forward(&net, 7, TOLERANCE_B0);
 }
 
+/* What passes between layers is rounded to 8 bits of mantissa in bfloat16, the factors of products to 11 in TF32: as close as that allows
+ * on every kind of step. */
+static void lower_precisions(void **state)
+{
+    static const struct {
+        enum precision precision;
+        double allowed;
+    } cases[] = {
+        {PRECISION_BF16, 0.1 },
+        {PRECISION_TF32, 0.01}
+    };
+    struct net nets[4];
+    (void)state;
+    small_net(&nets[0], 1, 33, PADDING_SYMMETRIC);
+    small_net(&nets[1], 3, 32, PADDING_SAME);
+    nets[1].layers -= 1; /* without the pool */
+    plain_net(&nets[2], 3, 17, PADDING_SAME);
+    bare_net(&nets[3], 9);
+    for (size_t n = 0; n < 4; n++) {
+        float *parameters = random_parameters(&nets[n]), *images = random_images(&nets[n], 5, 1);
+        float *want = run(&backend_reference, 1, &nets[n], PRECISION_FP32, parameters, images, 5);
+        for (size_t b = 0; b < BACKENDS; b++)
+            for (size_t c = 0; c < 2; c++) {
+                if (backends[b]->precision && backends[b]->precision(cases[c].precision) < 0) {
+                    print_message("skipped: %s\n", error_message());
+                    continue;
+                }
+                float *have = run(backends[b], 2, &nets[n], cases[c].precision, parameters, images, 5);
+                double error = relative_error(have, want, 5 * output_floats(&nets[n]));
+                if (!(error <= cases[c].allowed))
+                    fail_msg("%s: %s in precision %d: error %g, allowed %g", backends[b]->name, nets[n].name,
+                             (int)cases[c].precision, error, cases[c].allowed);
+                free(have);
+            }
+        free(want);
+        free(images);
+        free(parameters);
+    }
+}
+
 /* --- calibration ------------------------------------------------------------------------------------------
  */
 
@@ -249,7 +289,7 @@ static float *calibrated(const struct backend *backend, int threads, const struc
     size_t bytes = net_parameter_count(net) * sizeof(float);
     float *parameters = malloc(bytes);
     memcpy(parameters, start, bytes);
-    assert_int_equal(backend->open(threads, &context), 0);
+    assert_int_equal(backend->open(threads, 1, &context), 0);
     assert_int_equal(backend->calibrate(context, net, images, count, parameters), 0);
     backend->close(context);
     return parameters;
@@ -328,16 +368,16 @@ static void same_bits_for_any_threads(void **state)
     float *parameters = random_parameters(&net), *images = random_images(&net, COUNT, 3);
     for (size_t b = 0; b < BACKENDS; b++) {
         float *one = calibrated(backends[b], 1, &net, parameters, images, COUNT);
-        float *alone = run(backends[b], 1, &net, one, images, COUNT);
+        float *alone = run(backends[b], 1, &net, PRECISION_FP32, one, images, COUNT);
         for (int threads = 2; threads <= 3; threads++) {
             float *many = calibrated(backends[b], threads, &net, parameters, images, COUNT);
-            float *together = run(backends[b], threads, &net, one, images, COUNT);
+            float *together = run(backends[b], threads, &net, PRECISION_FP32, one, images, COUNT);
             assert_memory_equal(one, many, net_parameter_count(&net) * sizeof(float));
             assert_memory_equal(alone, together, COUNT * 1280 * sizeof(float));
             free(together);
             free(many);
         }
-        float *last = run(backends[b], 2, &net, one, images + (COUNT - 1) * 64 * 64, 1);
+        float *last = run(backends[b], 2, &net, PRECISION_FP32, one, images + (COUNT - 1) * 64 * 64, 1);
         assert_memory_equal(alone + (COUNT - 1) * 1280, last, 1280 * sizeof(float));
         free(last);
         free(alone);
@@ -356,13 +396,13 @@ static void plans_stand_alone(void **state)
     small_net(&other, 3, 32, PADDING_SAME);
     float *parameters = random_parameters(&net), *images = random_images(&net, 5, 4), have[5 * 20];
     float *other_parameters = random_parameters(&other);
-    float *want = run(&backend_reference, 1, &net, parameters, images, 5);
+    float *want = run(&backend_reference, 1, &net, PRECISION_FP32, parameters, images, 5);
     for (size_t b = 0; b < BACKENDS; b++) {
         struct backend_context *context;
         struct plan *plan, *second;
         float *copy = malloc(net_parameter_count(&net) * sizeof(float));
         memcpy(copy, parameters, net_parameter_count(&net) * sizeof(float));
-        assert_int_equal(backends[b]->open(2, &context), 0);
+        assert_int_equal(backends[b]->open(2, 1, &context), 0);
         assert_int_equal(backends[b]->threads(context), 2);
         assert_int_equal(backends[b]->compile(context, &net, copy, PRECISION_FP32, &plan), 0);
         assert_int_equal(backends[b]->compile(context, &other, other_parameters, PRECISION_FP32, &second), 0);
@@ -394,7 +434,7 @@ static void impossible_requests(void **state)
     for (size_t b = 0; b < BACKENDS; b++) {
         struct backend_context *context;
         struct plan *plan = NULL;
-        assert_int_equal(backends[b]->open(1, &context), 0);
+        assert_int_equal(backends[b]->open(1, 1, &context), 0);
         begin_net(&net, "norm", 1, 1, PADDING_SYMMETRIC);
         add_layer(&net, LAYER_BATCH_NORM, 1, 1);
         assert_int_equal(backends[b]->calibrate(context, &net, &image, 0, parameters), ERROR_INPUT);
@@ -414,9 +454,9 @@ static void efficientnet_b0(void **state)
     net_efficientnet_b0(1, 64, &net);
     float *images = random_images(&net, 6, 5), *start = random_parameters(&net);
     float *parameters = calibrated(&backend_reference, 1, &net, start, images, 6);
-    float *want = run(&backend_reference, 1, &net, parameters, images + 4 * 64 * 64, 2);
+    float *want = run(&backend_reference, 1, &net, PRECISION_FP32, parameters, images + 4 * 64 * 64, 2);
     for (size_t b = 0; b < BACKENDS; b++) {
-        float *have = run(backends[b], 2, &net, parameters, images + 4 * 64 * 64, 2);
+        float *have = run(backends[b], 2, &net, PRECISION_FP32, parameters, images + 4 * 64 * 64, 2);
         double error = relative_error(have, want, 2 * 1280);
         if (!(error <= TOLERANCE_B0))
             fail_msg("%s: B0: error %g, allowed %g", backends[b]->name, error, TOLERANCE_B0);
@@ -440,6 +480,7 @@ int main(void)
         cmocka_unit_test(plain_nets),
         cmocka_unit_test(named_nets),
         cmocka_unit_test(small_nets),
+        cmocka_unit_test(lower_precisions),
         cmocka_unit_test(calibration_of_small_nets),
         cmocka_unit_test(calibration_by_hand),
         cmocka_unit_test(same_bits_for_any_threads),

@@ -4,8 +4,8 @@
  * each tensor.
  */
 #include "base/error.h"
-#include "cpu/backend_cpu.h"
 #include "cpu/head_kernels.h"
+#include "tests/support/backend_under_test.h"
 #include "tests/support/reference_backend.h"
 #include "tests/support/small_nets.h"
 
@@ -20,7 +20,7 @@
 
 #include <cmocka.h>
 
-static const struct backend *const backends[] = {&backend_cpu};
+static const struct backend *const backends[] = {BACKEND_UNDER_TEST};
 #define BACKENDS (sizeof backends / sizeof *backends)
 
 static const char *const kind_names[] = {"conv", "batch norm", "swish",   "squeeze and excitation", "add", "pool",
@@ -73,7 +73,7 @@ static struct outcome train(const struct backend *backend, int threads, const st
     memset(outcome.outputs, 0xff, outputs);
     memset(outcome.gradients, 0xff, parameters);
     memset(outcome.image_gradients, 0, images);
-    assert_int_equal(backend->open(threads, &context), 0);
+    assert_int_equal(backend->open(threads, 1, &context), 0);
     assert_int_equal(backend->open_training(context, net, problem->count + 1, &training), 0);
     assert_int_equal(backend->train_forward(training, outcome.parameters, problem->images, problem->count,
                                             &problem->pass, outcome.outputs),
@@ -135,7 +135,7 @@ static void assert_same_outcome(const struct problem *problem, double allowed)
     const struct net *net = problem->net;
     struct outcome want = train(&backend_reference, 1, problem);
     for (size_t b = 0; b < BACKENDS; b++)
-        for (int threads = 1; threads <= 3; threads++) {
+        for (int threads = 1; threads <= BACKEND_THREADS; threads++) {
             struct outcome have = train(backends[b], threads, problem);
             double error = relative_error(have.outputs, want.outputs, problem->count * output_floats(net));
             if (!(error <= allowed))
@@ -369,7 +369,7 @@ static void nan_stays_nan(void **state)
             if (norm)
                 add_layer(&net, LAYER_BATCH_NORM, 1, 1);
             add_layer(&net, LAYER_RELU, 1, 1)->ceiling = 2;
-            assert_int_equal(backends[b]->open(1, &context), 0);
+            assert_int_equal(backends[b]->open(1, 1, &context), 0);
             assert_int_equal(backends[b]->open_training(context, &net, 1, &training), 0);
             assert_int_equal(backends[b]->train_forward(training, parameters, images, 1, &pass, outputs), 0);
             assert_true(isnan(outputs[0]) && outputs[1] > 1.9f && outputs[2] == 0 && outputs[3] > 0.4f);
@@ -379,6 +379,25 @@ static void nan_stays_nan(void **state)
 }
 
 /* Branches are dropped as often as asked for, differently from galaxy to galaxy, step to step and seed to seed. */
+/* The rates of Walmsley et al. 2021's network, by block: those without a shortcut have none. */
+static void depth_rates_of_b0(void **state)
+{
+    (void)state;
+    static const double rates[] = {.025, .05, .075, .0875, .1125, .125, .15, .1625, .175};
+    static struct net net;
+    size_t found = 0;
+    net_efficientnet_b0(1, 64, &net);
+    net_set_stochastic_depth(&net, 0.2);
+    for (int i = 0; i < net.layers; i++)
+        if (net.layer[i].kind == LAYER_ADD) {
+            assert_true(found < sizeof rates / sizeof *rates);
+            assert_true(fabs((double)net.layer[i].drop - rates[found]) < 1e-7);
+            found++;
+        } else
+            assert_true(net.layer[i].drop == 0);
+    assert_int_equal(found, sizeof rates / sizeof *rates);
+}
+
 static void stochastic_depth(void **state)
 {
     enum { COUNT = 400 };
@@ -403,7 +422,7 @@ static void stochastic_depth(void **state)
             {1, 2, key, 1},
             {2, 1, key, 1}
         };
-        assert_int_equal(backends[b]->open(2, &context), 0);
+        assert_int_equal(backends[b]->open(2, 1, &context), 0);
         assert_int_equal(backends[b]->open_training(context, &net, COUNT, &training), 0);
         for (int p = 0; p < 4; p++) {
             int dropped = 0;
@@ -457,7 +476,7 @@ static int check_finite_differences(const struct net *net, float step, double al
     double largest = 0;
     for (size_t i = 0; i < net_parameter_count(net); i++)
         largest = fmax(largest, fabs((double)reference.gradients[i]));
-    backend_reference.open(1, &context);
+    backend_reference.open(1, 1, &context);
     backend_reference.open_training(context, net, COUNT, &training);
     for (int t = 0; t < tensors; t++) {
         size_t at = tensor[t].offset + tensor[t].count / 2;
@@ -512,7 +531,7 @@ static void same_bits_again(void **state)
              0
     };
     for (size_t b = 0; b < BACKENDS; b++)
-        for (int threads = 1; threads <= 3; threads++) {
+        for (int threads = 1; threads <= BACKEND_THREADS; threads++) {
             struct outcome one = train(backends[b], threads, &problem), two = train(backends[b], threads, &problem);
             assert_memory_equal(one.gradients, two.gradients, bytes);
             assert_memory_equal(one.parameters, two.parameters, bytes);
@@ -563,7 +582,7 @@ static void same_bits_for_any_instruction_set(void **state)
 
 static void batches_of_any_size(void **state)
 {
-    static const size_t counts[] = {4, 1, 7, 2, 4};
+    static const size_t counts[] = {4, 4, 4, 1, 7, 2, 4};
     struct net net;
     (void)state;
     small_net(&net, 1, 20, PADDING_SYMMETRIC);
@@ -573,7 +592,7 @@ static void batches_of_any_size(void **state)
     for (size_t b = 0; b < BACKENDS; b++) {
         struct backend_context *context;
         struct training *training;
-        backends[b]->open(2, &context);
+        backends[b]->open(2, 1, &context);
         assert_int_equal(backends[b]->open_training(context, &net, 7, &training), 0);
         for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
             struct problem problem = {
@@ -624,6 +643,7 @@ int main(void)
         cmocka_unit_test(small_nets),
         cmocka_unit_test(nan_stays_nan),
         cmocka_unit_test(stochastic_depth),
+        cmocka_unit_test(depth_rates_of_b0),
         cmocka_unit_test(finite_differences),
         cmocka_unit_test(same_bits_again),
         cmocka_unit_test(same_bits_for_any_instruction_set),

@@ -35,7 +35,50 @@ static void a_running_server_is_adopted(void **state)
     assert_true(again.adopted);
     assert_int_equal(again.pid, test->postgres.pid);
     assert_string_equal(again.url, test->postgres.url);
-    assert_int_equal(private_postgres_revive(&again), 0); /* nothing to do */
+    assert_int_equal(private_postgres_revive(&again, true), 0); /* nothing to do */
+}
+
+static void end_server(const struct private_postgres *postgres)
+{
+    struct database *database;
+    assert_int_equal(kill(postgres->pid, SIGKILL), 0);
+    while (!database_open(postgres->url, &database)) /* it may take a connection in its last moment */
+        database_close(database);
+}
+
+/* However often it is killed: who has been answered since the last start need not wait for the next. */
+static void a_server_that_answered_is_started_again_at_once(void **state)
+{
+    struct test_database *test = *state;
+    struct private_postgres postgres;
+    char path[300];
+    snprintf(path, sizeof path, "%s/killed", test->folder);
+    assert_int_equal(private_postgres_start(path, &postgres), 0);
+    for (int kills = 0; kills < 8; kills++) {
+        struct database *database;
+        int code;
+        end_server(&postgres);
+        while ((code = private_postgres_revive(&postgres, false)) == 0)
+            poll(NULL, 0, 10);
+        assert_int_equal(code, 1);
+        assert_true(postgres.retry_at_ms > 0 && postgres.retry_at_ms <= clock_ms() + 1000);
+        while (database_open(postgres.url,
+                             &database)) { /* a start can fail: what is left of the old server has to end first */
+            private_postgres_revive(&postgres, false);
+            poll(NULL, 0, 20);
+        }
+        database_close(database);
+        assert_int_equal(private_postgres_revive(&postgres, true), 0);
+        assert_int_equal(postgres.retry_at_ms, 0);
+    }
+    for (int starts = 0; starts < 2; starts++) { /* without an answer the second start has to wait */
+        assert_int_equal(kill(postgres.pid, SIGKILL), 0);
+        while (postgres.pid && private_postgres_revive(&postgres, false) == 0)
+            poll(NULL, 0, 10);
+    }
+    assert_int_equal(private_postgres_revive(&postgres, false), 0);
+    assert_true(postgres.retry_at_ms > clock_ms());
+    assert_int_equal(private_postgres_stop(&postgres), 0);
 }
 
 static void a_folder_too_deep_for_a_socket_is_refused(void **state)
@@ -92,12 +135,12 @@ static void migrations_run_once(void **state)
     struct test_database *test = *state;
     test_database_fresh(test);
     int64_t count = test_database_number(test->database, "SELECT count(*) FROM triage.migration");
-    int64_t first = test_database_number(test->database, "SELECT min(xmin::text::bigint) FROM triage.migration");
+    int64_t last = test_database_number(test->database, "SELECT max(xmin::text::bigint) FROM triage.migration");
     assert_int_equal(count, migration_count);
     assert_int_equal(migrate_run(test->database), 0);
     assert_int_equal(test_database_number(test->database, "SELECT count(*) FROM triage.migration"), count);
     assert_int_equal(test_database_number(test->database, "SELECT max(xmin::text::bigint) FROM triage.migration"),
-                     first);
+                     last);
 }
 
 static void a_newer_or_another_database_is_refused(void **state)
@@ -295,6 +338,29 @@ static void a_lost_connection_is_told_and_mended(void **state)
     assert_int_equal(cancelled.code, ERROR_CANCELLED);
 }
 
+/* A slow statement on a server that lets nobody else in: the question whether it still works on it is refused, and that is no
+ * reason to give the connection up. */
+static void a_full_server_keeps_a_slow_connection(void **state)
+{
+    struct test_database *test = *state;
+    struct outcome slow = {0};
+    struct database *database;
+    char url[512];
+    test_database_script(test->database, "CREATE ROLE lonely LOGIN CONNECTION LIMIT 1");
+    snprintf(url, sizeof url, "%s user=lonely", test->postgres.url); /* the last user of a string counts */
+    assert_int_equal(database_start(url, &database), 0);
+    turn_until(database, DATABASE_READY);
+    assert_int_equal(database_send(database, "SELECT 7 FROM pg_sleep(6)", 0, NULL, on_done, &slow), 0);
+    TURN_WHILE(!slow.calls, database);
+    assert_int_equal(slow.code, 0);
+    assert_int_equal(slow.value, 7);
+    assert_int_equal(database_state(database), DATABASE_READY);
+    struct database *second;
+    assert_int_equal(database_open(url, &second), ERROR_UNAVAILABLE); /* so the question was refused */
+    assert_non_null(strstr(error_message(), "too many connections"));
+    database_close(database);
+}
+
 static void arrays_of_numbers_are_read(void **state)
 {
     (void)state;
@@ -307,24 +373,40 @@ static void arrays_of_numbers_are_read(void **state)
     assert_int_equal(database_integers("", values, 3), 0);
 }
 
-static int setup(void **state)
+/* Passwords are in no text that people or logs get to see, also of strings that libpq refuses. */
+static void test_passwords_are_not_told(void **state)
 {
-    static struct test_database test;
-    test_database_start(&test);
-    *state = &test;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    test_database_stop(*state);
-    return 0;
+    (void)state;
+    static const char *const bad[] = {"host=/nowhere password=hunter2 hunter2", "hunter2", "password=hunter2 nokey=x",
+                                      "postgresql://u:hunter2@[::1/x"};
+    struct database *database;
+    char text[200];
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        assert_int_equal(database_open(bad[i], &database), ERROR_STATE);
+        assert_null(strstr(error_message(), "hunter2"));
+        assert_int_equal(database_start(bad[i], &database), ERROR_STATE);
+        assert_null(strstr(error_message(), "hunter2"));
+        database_describe(bad[i], text, sizeof text);
+        assert_string_equal(text, "(malformed)");
+    }
+    database_describe("host=/run user=triage password='hunter2 x' dbname=sky", text, sizeof text);
+    assert_non_null(strstr(text, "host=/run"));
+    assert_non_null(strstr(text, "user=triage"));
+    assert_non_null(strstr(text, "dbname=sky"));
+    assert_null(strstr(text, "hunter2"));
+    database_describe("postgresql://triage:hunter2@db.example/sky?sslpassword=hunter2", text, sizeof text);
+    assert_non_null(strstr(text, "host=db.example"));
+    assert_null(strstr(text, "hunter2"));
+    assert_int_equal(database_open("host=/nowhere password=hunter2 connect_timeout=1", &database), ERROR_UNAVAILABLE);
+    assert_null(strstr(error_message(), "hunter2"));
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_passwords_are_not_told),
         cmocka_unit_test(a_running_server_is_adopted),
+        cmocka_unit_test(a_server_that_answered_is_started_again_at_once),
         cmocka_unit_test(a_folder_too_deep_for_a_socket_is_refused),
         cmocka_unit_test(an_ordinary_user_has_one_too),
         cmocka_unit_test(migrations_run_once),
@@ -333,7 +415,8 @@ int main(void)
         cmocka_unit_test(an_import_is_all_or_nothing),
         cmocka_unit_test(statements_are_answered_in_order_and_once),
         cmocka_unit_test(a_lost_connection_is_told_and_mended),
+        cmocka_unit_test(a_full_server_keeps_a_slow_connection),
         cmocka_unit_test(arrays_of_numbers_are_read),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, test_database_setup, test_database_teardown);
 }

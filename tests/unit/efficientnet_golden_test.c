@@ -4,7 +4,7 @@
  * kinds of padding, one and three channels, even and odd sides.
  */
 #include "base/philox.h"
-#include "cpu/backend_cpu.h"
+#include "tests/support/backend_under_test.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -120,14 +120,14 @@ static void check_golden(const struct golden *golden)
         make_image(n, golden->channels, golden->side, images + (size_t)n * floats);
     net_random_parameters(&net, GOLDEN_SEED, parameters);
     assert_int_equal(for_each_norm(&net, parameters, golden, 0), GOLDEN_NORMS);
-    assert_int_equal(backend_cpu.open(2, &context), 0);
-    assert_int_equal(backend_cpu.calibrate(context, &net, images, GOLDEN_BATCH, parameters), 0);
+    assert_int_equal(BACKEND_UNDER_TEST->open(2, 1, &context), 0);
+    assert_int_equal(BACKEND_UNDER_TEST->calibrate(context, &net, images, GOLDEN_BATCH, parameters), 0);
     for_each_norm(&net, parameters, golden, 1);
-    assert_int_equal(backend_cpu.compile(context, &net, parameters, PRECISION_FP32, &plan), 0);
-    assert_int_equal(backend_cpu.forward(plan, images + GOLDEN_BATCH * floats, 1, embedding), 0);
+    assert_int_equal(BACKEND_UNDER_TEST->compile(context, &net, parameters, PRECISION_FP32, &plan), 0);
+    assert_int_equal(BACKEND_UNDER_TEST->forward(plan, images + GOLDEN_BATCH * floats, 1, embedding), 0);
     check_embedding(embedding, golden);
-    backend_cpu.free_plan(plan);
-    backend_cpu.close(context);
+    BACKEND_UNDER_TEST->free_plan(plan);
+    BACKEND_UNDER_TEST->close(context);
     free(parameters);
     free(images);
 }

@@ -66,14 +66,15 @@ static void check_entry(const struct queue_entry *got, const struct queue_entry 
 static void test_heartbeat_bytes(void **state)
 {
     (void)state;
-    static const char expected[] = "\x88\xa1v\x01\xa4kind\xa9heartbeat\xa5"
+    static const char expected[] = "\x89\xa1v\x01\xa4kind\xa9heartbeat\xa5"
                                    "epoch\xd9\x20"
                                    "0123456789abcdef0123456789abcdef"
                                    "\xa8last_seq\xcd\x01\x2c\xa6schema\xd9\x20"
                                    "feedfacefeedfacefeedfacefeedface"
-                                   "\xa7unix_ms\xcf\x00\x00\x01\x90\x00\xc7\x9c\x7b\xa5model\x07\xa6length\x02";
+                                   "\xa7unix_ms\xcf\x00\x00\x01\x90\x00\xc7\x9c\x7b\xa5model\x07\xa6length\x02\xa8"
+                                   "checksum\xcf\xff\x00\x00\x00\x00\x00\x00\x01";
     struct text out = text_new(1000);
-    feed_encode_heartbeat(&out, &header, 7, 2);
+    feed_encode_heartbeat(&out, &header, 7, &(struct feed_whole){2, 0xff00000000000001});
     assert_int_equal(out.length, sizeof expected - 1);
     assert_memory_equal(out.bytes, expected, sizeof expected - 1);
     decode(&out);
@@ -81,6 +82,7 @@ static void test_heartbeat_bytes(void **state)
     assert_int_equal(message.kind, FEED_HEARTBEAT);
     assert_int_equal(message.model, 7);
     assert_int_equal(message.length, 2);
+    assert_true(message.checksum == 0xff00000000000001);
     text_free(&out);
 }
 
@@ -151,13 +153,18 @@ static void test_full_upsert_and_snapshot(void **state)
     feed_encode_upsert(&out, &header, 9, entries, FEED_UPSERT_ENTRIES + 1);
     assert_int_equal(feed_decode(out.bytes, out.length, &message), ERROR_LIMIT);
     text_clear(&out);
-    feed_encode_snapshot(&out, &header, 11, 9, 100000, 1024, entries, FEED_SNAPSHOT_ENTRIES);
+    const struct queue_entry *pointers[FEED_SNAPSHOT_ENTRIES];
+    for (int i = 0; i < FEED_SNAPSHOT_ENTRIES; i++)
+        pointers[i] = &entries[i];
+    struct feed_chunk chunk = {11, 9, 100000, 1024, 2048, pointers, FEED_SNAPSHOT_ENTRIES};
+    feed_encode_snapshot(&out, &header, &chunk);
     decode(&out);
     check_header();
     assert_int_equal(message.kind, FEED_SNAPSHOT);
     assert_int_equal(message.cycle, 11);
     assert_int_equal(message.length, 100000);
     assert_int_equal(message.from, 1024);
+    assert_int_equal(message.next, 2048);
     assert_int_equal(message.count, FEED_SNAPSHOT_ENTRIES);
     for (int i = 0; i < FEED_SNAPSHOT_ENTRIES; i++)
         check_entry(&message.entries[i], &entries[i]);
@@ -180,12 +187,13 @@ static void test_small_kinds(void **state)
     assert_string_equal(message.retractions[1].id_str, "b");
     assert_string_equal(message.retractions[1].reason, "lease_expired");
     text_clear(&out);
-    feed_encode_rerank(&out, &header, (uint64_t)1 << 33, 4, 77);
+    feed_encode_rerank(&out, &header, (uint64_t)1 << 33, 4, &(struct feed_whole){77, UINT64_MAX});
     decode(&out);
     assert_int_equal(message.kind, FEED_RERANK);
     assert_true(message.cycle == (uint64_t)1 << 33);
     assert_int_equal(message.model, 4);
     assert_int_equal(message.length, 77);
+    assert_true(message.checksum == UINT64_MAX);
     text_clear(&out);
     feed_encode_model(&out, &header, 5, "not worse on 812 galaxies");
     decode(&out);
@@ -197,6 +205,14 @@ static void test_small_kinds(void **state)
     decode(&out);
     check_header();
     assert_int_equal(message.kind, FEED_TOO_OLD);
+    assert_int_equal(message.request, 0);
+    text_clear(&out);
+    struct feed_header numbered = header;
+    numbered.request = UINT64_MAX;
+    feed_encode_too_old(&out, &numbered);
+    decode(&out);
+    check_header();
+    assert_true(message.request == UINT64_MAX);
     text_clear(&out);
     feed_encode_error(&out, "no such request");
     decode(&out);
@@ -213,8 +229,10 @@ static void test_replay_carries_bodies_unchanged(void **state)
         {"",             0}
     };
     struct text out = text_new(10000);
-    feed_encode_replay(&out, &header, 299, bodies, 2);
+    feed_encode_replay(&out, &header, &(struct feed_whole){5, 6}, 299, bodies, 2);
     decode(&out);
+    assert_int_equal(message.length, 5);
+    assert_int_equal(message.checksum, 6);
     assert_int_equal(message.kind, FEED_REPLAY);
     assert_int_equal(message.from_seq, 299);
     assert_int_equal(message.count, 2);
@@ -229,16 +247,41 @@ static void test_requests(void **state)
     (void)state;
     struct feed_request request;
     struct text out = text_new(1000);
-    feed_encode_snapshot_request(&out, 512);
+    feed_encode_snapshot_request(&out, 0, 512);
     assert_int_equal(feed_decode_request(out.bytes, out.length, &request), 0);
-    assert_false(request.is_replay);
+    assert_int_equal(request.ask, FEED_ASK_SNAPSHOT);
     assert_int_equal(request.from, 512);
+    assert_int_equal(request.request, 0);
     text_clear(&out);
-    feed_encode_replay_request(&out, header.epoch, 42);
+    feed_encode_snapshot_request(&out, UINT64_MAX, 512);
     assert_int_equal(feed_decode_request(out.bytes, out.length, &request), 0);
-    assert_true(request.is_replay);
+    assert_int_equal(request.from, 512);
+    assert_true(request.request == UINT64_MAX);
+    text_clear(&out);
+    feed_encode_replay_request(&out, 9, header.epoch, 42);
+    assert_int_equal(feed_decode_request(out.bytes, out.length, &request), 0);
+    assert_int_equal(request.ask, FEED_ASK_REPLAY);
     assert_int_equal(request.from, 42);
+    assert_int_equal(request.request, 9);
     assert_string_equal(request.epoch, header.epoch);
+    text_clear(&out);
+    feed_encode_subscribers_request(&out);
+    assert_int_equal(feed_decode_request(out.bytes, out.length, &request), 0);
+    assert_int_equal(request.ask, FEED_ASK_SUBSCRIBERS);
+    text_clear(&out);
+    feed_encode_ack(&out, "a\xffname\n", header.epoch, 43, &(struct feed_counters){1, 2, 3, UINT64_MAX});
+    assert_int_equal(feed_decode_request(out.bytes, out.length, &request), 0);
+    assert_int_equal(request.ask, FEED_ASK_NOTHING);
+    assert_int_equal(request.from, 43);
+    assert_string_equal(request.epoch, header.epoch);
+    assert_string_equal(request.ack.name, "a?name?"); /* it comes to the operator's terminal */
+    assert_int_equal(request.ack.counters.gaps, 1);
+    assert_int_equal(request.ack.counters.replays, 2);
+    assert_int_equal(request.ack.counters.snapshots, 3);
+    assert_true(request.ack.counters.malformed == UINT64_MAX);
+    text_clear(&out);
+    feed_encode_ack(&out, "a name of thirty-two characters.", header.epoch, 43, &(struct feed_counters){0});
+    assert_int_equal(feed_decode_request(out.bytes, out.length, &request), ERROR_INPUT);
     text_clear(&out);
     feed_encode_too_old(&out, &header);
     assert_int_equal(feed_decode_request(out.bytes, out.length, &request), ERROR_INPUT);
@@ -310,7 +353,7 @@ static void make_body(struct text *out, uint32_t choice)
         {"\x80", 1},
         {"abc",  3}
     };
-    switch (choice % 6) {
+    switch (choice % 7) {
     case 0:
         feed_encode_upsert(out, &header, 1, entries, 3);
         break;
@@ -318,16 +361,23 @@ static void make_body(struct text *out, uint32_t choice)
         feed_encode_retract(out, &header, &retraction, 1);
         break;
     case 2:
-        feed_encode_rerank(out, &header, 1, 2, 3);
+        feed_encode_rerank(out, &header, 1, 2, &(struct feed_whole){3, 4});
         break;
     case 3:
-        feed_encode_snapshot(out, &header, 1, 2, 3, 0, entries, 3);
+        feed_encode_snapshot(out, &header,
+                             &(struct feed_chunk){
+                                 1, 2, 3, 0, 0, (const struct queue_entry *const[]){entries, entries + 1},
+                                         2
+        });
         break;
     case 4:
-        feed_encode_replay(out, &header, 1, bodies, 2);
+        feed_encode_replay(out, &header, &(struct feed_whole){3, 4}, 1, bodies, 2);
+        break;
+    case 5:
+        feed_encode_ack(out, "name", header.epoch, 5, &(struct feed_counters){1, 2, 3, 4});
         break;
     default:
-        feed_encode_replay_request(out, header.epoch, 5);
+        feed_encode_replay_request(out, 0, header.epoch, 5);
     }
 }
 

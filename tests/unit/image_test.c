@@ -494,16 +494,47 @@ static void locations_resolve_against_the_catalogue(void **state)
 {
     (void)state;
     char out[64];
-    assert_int_equal(image_resolve("/data/gz2", "images/1.jpg", out, sizeof out), 0);
+    assert_int_equal(image_resolve("/data/gz2", "", "images/1.jpg", out, sizeof out), 0);
     assert_string_equal(out, "/data/gz2/images/1.jpg");
-    assert_int_equal(image_resolve("/data/gz2", "/abs/1.jpg", out, sizeof out), 0);
+    assert_int_equal(image_resolve("/data/gz2", "/abs", "/abs/1.jpg", out, sizeof out), 0);
     assert_string_equal(out, "/abs/1.jpg");
-    assert_int_equal(image_resolve(".", "a b.png", out, sizeof out), 0);
+    static const struct {
+        const char *folders, *file_loc;
+        int result;
+    } absolute[] = {
+        {"",                 "/data/gz2/1.jpg",  0          },
+        {"",                 "/data/gz2//1.jpg", 0          },
+        {"",                 "/data/gz2",        ERROR_INPUT},
+        {"",                 "/data/gz22/1.jpg", ERROR_INPUT},
+        {"",                 "/data/1.jpg",      ERROR_INPUT},
+        {"",                 "/etc/passwd",      ERROR_INPUT},
+        {"/a, /b/",          "/a/1.jpg",         0          },
+        {"/a, /b/",          "/b/c/1.jpg",       0          },
+        {"/a, /b/",          "/c/1.jpg",         ERROR_INPUT},
+        {"/a, /b/",          "/aa/1.jpg",        ERROR_INPUT},
+        {"relative, , /a/b", "/a/1.jpg",         ERROR_INPUT},
+        {"/",                "/anything",        0          },
+        {"/a,/",             "/etc/passwd",      0          },
+    };
+    for (size_t i = 0; i < sizeof absolute / sizeof *absolute; i++) {
+        int result = image_resolve("/data/gz2", absolute[i].folders, absolute[i].file_loc, out, sizeof out);
+        assert_int_equal(result, absolute[i].result);
+        assert_string_equal(result ? absolute[i].file_loc : out, absolute[i].file_loc);
+    }
+    assert_non_null(strstr(error_message(), "images.folders"));
+    assert_int_equal(image_resolve(".", "", "a b.png", out, sizeof out), 0);
     assert_string_equal(out, "./a b.png");
-    assert_int_equal(image_resolve("/data", "", out, sizeof out), ERROR_INPUT);
-    assert_int_equal(image_resolve("/data", "a\nb", out, sizeof out), ERROR_INPUT);
+    assert_int_equal(image_resolve("/data", "", "", out, sizeof out), ERROR_INPUT);
+    assert_int_equal(image_resolve("/data", "", "a\nb", out, sizeof out), ERROR_INPUT);
+    const char *const climbing[] = {"..",   "../1.png", "a/../../b.png", "/data/../etc/passwd",
+                                    "a/..", "./../a",   "a//../b"};
+    for (size_t i = 0; i < sizeof climbing / sizeof *climbing; i++)
+        assert_int_equal(image_resolve("/data", "", climbing[i], out, sizeof out), ERROR_INPUT);
+    const char *const plain[] = {"..a/1.png", "a../1.png", "...", "a/.../b", "./a.png", "a..b"};
+    for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
+        assert_int_equal(image_resolve("/data", "", plain[i], out, sizeof out), 0);
     assert_int_equal(
-        image_resolve("/data", "12345678901234567890123456789012345678901234567890123456789", out, sizeof out),
+        image_resolve("/data", "", "12345678901234567890123456789012345678901234567890123456789", out, sizeof out),
         ERROR_LIMIT);
 }
 

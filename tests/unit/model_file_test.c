@@ -57,7 +57,9 @@ static int setup(void **state)
         return -1;
     model->heads.model = 12;
     model->heads.dropout = 0.2f;
+    model->heads.unit_length = 1;
     model->heads.step = 1ull << 33;
+    model->heads.factor[1] = 0.25f;
     for (size_t i = 0; i < head_set_floats(&model->heads); i++)
         model->heads.shift[i] = (float)i + 0.5f;
     *state = fixture;
@@ -81,6 +83,8 @@ static void assert_loads_whole(const struct fixture *fixture)
     assert_int_equal(model_load(fixture->path, &fixture->schema, &back), 0);
     assert_memory_equal(back.heads.shift, model->heads.shift, head_set_floats(&model->heads) * sizeof(float));
     assert_true(back.heads.count == 2 && back.heads.inputs == 7 && back.heads.answers == 5 && back.heads.model == 12);
+    assert_true(back.heads.unit_length == 1);
+    assert_true(back.heads.factor[0] == 1 && back.heads.factor[1] == 0.25f);
     assert_true(back.heads.dropout == 0.2f && back.heads.step == 1ull << 33);
     assert_true(back.number == 12 && back.parent == 11 && back.created_unix_ms == 1700000000123);
     assert_string_equal(back.schema_name, "small");
@@ -179,11 +183,12 @@ static void make_version_0(char *bytes, size_t *length)
     seal(bytes, *length);
 }
 
-/* heads.count is the first of the last six fields: count, inputs, answers, model, dropout (4 bytes each),
- * step (8). */
+/* heads.count is the first of the last eight fields: count, inputs, answers, model, dropout, unit length (4 bytes each),
+ * step (8), a factor per question (4). */
 static void too_many_heads(char *bytes, size_t *length)
 {
-    size_t floats = 2 * 7 + 2 * 5 * 7 + 2 * 5 + 2 * 2 * 5 * 8, count = *length - 8 - 4 * floats - 28;
+    size_t floats = 2 * 7 + 2 * 5 * 7 + 2 * 5 + 2 * 2 * 5 * 8,
+           count = *length - 8 - 4 * floats - 32 - 4 * SCHEMA_QUESTIONS_MAX;
     assert_int_equal(bytes[count], 2);
     bytes[count] = 100;
     seal(bytes, *length);
@@ -216,6 +221,19 @@ static void bad_files_are_named_for_what_they_are(void **state)
 }
 
 /* Cut anywhere, the file is refused. */
+static void the_trunk_alone(void **state)
+{
+    const struct fixture *fixture = *state;
+    struct file_part part = {"GZMODEL\nand no more", 19};
+    uint32_t trunk = 0;
+    assert_int_equal(model_trunk(fixture->path, &trunk), 0);
+    assert_int_equal(trunk, 4);
+    assert_int_equal(file_write(fixture->path, &part, 1, 0600), 0);
+    assert_int_equal(model_trunk(fixture->path, &trunk), ERROR_INPUT);
+    unlink(fixture->path);
+    assert_int_equal(model_trunk(fixture->path, &trunk), ERROR_NOT_FOUND);
+}
+
 static void every_truncation_is_refused(void **state)
 {
     struct fixture *fixture = *state;
@@ -284,9 +302,13 @@ static void a_full_disk_leaves_the_old_model(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(everything_comes_back),       TEST(bad_files_are_named_for_what_they_are),
-        TEST(every_truncation_is_refused), TEST(another_schema_is_refused_with_both_hashes),
-        TEST(a_missing_file_is_not_found), TEST(a_full_disk_leaves_the_old_model),
+        TEST(everything_comes_back),
+        TEST(bad_files_are_named_for_what_they_are),
+        TEST(the_trunk_alone),
+        TEST(every_truncation_is_refused),
+        TEST(another_schema_is_refused_with_both_hashes),
+        TEST(a_missing_file_is_not_found),
+        TEST(a_full_disk_leaves_the_old_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

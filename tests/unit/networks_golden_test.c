@@ -4,7 +4,7 @@
  */
 #include "base/error.h"
 #include "base/philox.h"
-#include "cpu/backend_cpu.h"
+#include "tests/support/backend_under_test.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -58,8 +58,8 @@ static void check_golden(struct backend_context *context, const struct networks_
     make_image(golden->channels, golden->side, image);
     net_random_parameters(&net, GOLDEN_SEED, parameters);
     set_norms(&net, parameters);
-    assert_int_equal(backend_cpu.compile(context, &net, parameters, PRECISION_FP32, &plan), 0);
-    assert_int_equal(backend_cpu.forward(plan, image, 1, embedding), 0);
+    assert_int_equal(BACKEND_UNDER_TEST->compile(context, &net, parameters, PRECISION_FP32, &plan), 0);
+    assert_int_equal(BACKEND_UNDER_TEST->forward(plan, image, 1, embedding), 0);
     for (int i = 0; i * GOLDEN_EVERY < net.outputs; i++) {
         off += pow((double)embedding[i * GOLDEN_EVERY] - golden->embedding[i], 2);
         size += pow(golden->embedding[i], 2);
@@ -67,7 +67,7 @@ static void check_golden(struct backend_context *context, const struct networks_
     print_message("%s, side %d: relative error %.2g\n", golden->net, golden->side, sqrt(off / size));
     assert_true(size > 1e-3); /* an embedding that vanished would compare with anything */
     assert_true(sqrt(off / size) <= TOLERANCE);
-    backend_cpu.free_plan(plan);
+    BACKEND_UNDER_TEST->free_plan(plan);
     free(image);
     free(parameters);
 }
@@ -76,10 +76,10 @@ static void embeddings_equal_timm(void **state)
 {
     struct backend_context *context;
     (void)state;
-    assert_int_equal(backend_cpu.open(2, &context), 0);
+    assert_int_equal(BACKEND_UNDER_TEST->open(2, 1, &context), 0);
     for (size_t i = 0; i < sizeof goldens / sizeof *goldens; i++)
         check_golden(context, &goldens[i]);
-    backend_cpu.close(context);
+    BACKEND_UNDER_TEST->close(context);
 }
 
 static void names_and_sides(void **state)

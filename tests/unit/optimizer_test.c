@@ -6,6 +6,7 @@
 #include "model/likelihood.h"
 #include "model/optimizer.h"
 #include "model/target.h"
+#include "tests/golden/schedules_golden.h"
 #include "tests/support/small_schema.h"
 
 #include <math.h>
@@ -74,14 +75,28 @@ static void schedules(void **state)
         assert_close(optimizer_rate(SCHEDULE_COSINE, 1e-3, step, 101, 4), 1e-3 * (double)(step + 1) / 4, 1e-15);
     assert_close(optimizer_rate(SCHEDULE_COSINE, 1e-3, 4, 101, 4), 1e-3, 1e-15);
     assert_close(optimizer_rate(SCHEDULE_COSINE, 1e-3, 100, 101, 4), 1e-5, 1e-15);
+}
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+/* PyTorch's own rates, epoch by epoch and step by step. */
+static void schedules_of_pytorch(void **state)
+{
+    struct plateau plateau = {.best = INFINITY};
     double rate = 1e-3;
-    for (int bad = 0; bad <= 4; bad++)
-        assert_close(optimizer_plateau(rate, bad), 1e-3, 0);
-    rate = optimizer_plateau(rate, 5);
-    assert_close(rate, 1e-4, 1e-15);
-    assert_close(optimizer_plateau(rate, 6), 1e-4, 1e-15);
-    assert_close(optimizer_plateau(rate, 10), 1e-5, 1e-15);
-    assert_close(optimizer_plateau(2e-6, 5), 1e-6, 1e-18); /* not below the floor */
+    (void)state;
+    for (size_t e = 0; e < COUNT(golden_losses); e++) {
+        rate = optimizer_plateau(&plateau, rate, golden_losses[e]);
+        assert_close(rate, golden_plateau[e], 1e-15);
+    }
+    plateau = (struct plateau){.best = 1};
+    for (int e = 0; e < 20; e++) /* a rate below the floor is not raised to it */
+        assert_close(optimizer_plateau(&plateau, 1e-7, 2), 1e-7, 0);
+    for (size_t step = 0; step < COUNT(golden_cosine); step++) {
+        assert_close(optimizer_rate(SCHEDULE_COSINE, 1e-3, step, COUNT(golden_cosine), 0), golden_cosine[step], 1e-14);
+        assert_close(optimizer_rate(SCHEDULE_COSINE, 1e-3, step, COUNT(golden_cosine), 5), golden_warm_cosine[step],
+                     1e-14);
+    }
 }
 
 /* --- losses ------------------------------------------------------------------------------------------------------- */
@@ -135,8 +150,8 @@ static void losses_by_hand(void **state)
     struct target target = {.kind = TARGET_VOTES, .outputs = 5, .schema = &schema};
     /* alpha = 1 + 100 sigmoid(x) = [10, 5, 1.5]: a known answer of the facts, 3.4598203269810472 */
     float output[5] = {logf(0.09f / 0.91f), logf(0.04f / 0.96f), logf(0.005f / 0.995f), 0, 0}, prediction[5];
-    assert_close(target_loss(&target, output, votes, NULL), 3.4598203269810472, 3e-5);
-    assert_close(target_question_loss(&target, 0, output, votes), 3.4598203269810472, 3e-5);
+    assert_close(target_loss(&target, output, votes, NULL), 3.4598203269810472, 1e-5);
+    assert_close(target_question_loss(&target, 0, output, votes), 3.4598203269810472, 1e-5);
     assert_close(target_question_loss(&target, 1, output, votes), 0, 0);
     assert_close(target_loss(&target, output, none, NULL), 0, 0);
     target_predict(&target, output, prediction);
@@ -150,6 +165,10 @@ static void losses_by_hand(void **state)
         .kind = TARGET_CLASSES, .outputs = 2, .class_weight = {2, 1}
     };
     assert_close(target_loss(&target, two, class, NULL), 2 * log(4), 1e-6);
+    const float far[2] = {-800, 300}; /* exp(-1100) is no number but 0 */
+    double slope[2];
+    assert_close(target_loss(&target, far, class, slope), 2 * 1100, 1e-9);
+    assert_close(slope[0], -2, 1e-12);
     target = (struct target){.kind = TARGET_VALUES, .outputs = 2};
     assert_close(target_loss(&target, two, class, NULL), (1 + log(3) * log(3)) / 2, 1e-6);
     two[0] = NAN;
@@ -158,8 +177,11 @@ static void losses_by_hand(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(adamw_by_hand), cmocka_unit_test(norms_and_clipping),
-                                       cmocka_unit_test(schedules), cmocka_unit_test(slopes_by_finite_differences),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(adamw_by_hand),
+                                       cmocka_unit_test(norms_and_clipping),
+                                       cmocka_unit_test(schedules),
+                                       cmocka_unit_test(schedules_of_pytorch),
+                                       cmocka_unit_test(slopes_by_finite_differences),
                                        cmocka_unit_test(losses_by_hand)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

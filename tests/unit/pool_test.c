@@ -25,10 +25,13 @@ static const struct pool_layout layout = {.answers = 5,
                                           .embedding_inputs = 8,
                                           .pixel_side = 6,
                                           .pixel_channels = 3,
+                                          .trunk_side = 4,
+                                          .trunk_views = 1,
+                                          .mc_views = 1,
                                           .schema_hash = "00112233445566778899aabbccddeeff"};
 
-static const char *const files[POOL_COLUMNS] = {"identity",  "state",   "tally",  "pixels",
-                                                "embedding", "version", "detail", "score"};
+static const char *const files[POOL_COLUMNS] = {"identity", "state",          "tally",        "pixels", "embedding",
+                                                "version",  "embedding-even", "version-even", "detail", "score"};
 
 static int empty_folder(void **state)
 {
@@ -142,9 +145,10 @@ static void each_mode_writes_its_own_columns_only(void **state)
     assert_int_equal(pool_grow(&owner, 1), 0);
     for (int mode = POOL_READ; mode <= POOL_READ_WRITE; mode++) {
         open_pool((enum pool_mode)mode, &pool);
-        void *rows[POOL_COLUMNS] = {pool_identity(&pool, 0), pool_state(&pool, 0),     pool_tally(&pool, 0),
-                                    pool_pixels(&pool, 0),   pool_embedding(&pool, 0), pool_embedding_version(&pool, 0),
-                                    pool_detail(&pool, 0),   pool_score(&pool, 0)};
+        void *rows[POOL_COLUMNS] = {pool_identity(&pool, 0),  pool_state(&pool, 0),
+                                    pool_tally(&pool, 0),     pool_pixels(&pool, 0),
+                                    pool_embedding(&pool, 0), (void *)(uintptr_t)pool_embedding_version(&pool, 0),
+                                    pool_detail(&pool, 0),    pool_score(&pool, 0)};
         for (int i = 0; i < POOL_COLUMNS; i++)
             assert_int_equal(is_writable(rows[i]), writable[mode][i]);
         pool_close(&pool);
@@ -204,11 +208,17 @@ static void other_layouts_are_refused(void **state)
         int value;
         const char *says;
     } cases[] = {
-        {offsetof(struct pool_layout, answers),          6,   "answers 5, the configuration says 6"         },
-        {offsetof(struct pool_layout, questions),        3,   "questions 2, the configuration says 3"       },
-        {offsetof(struct pool_layout, embedding_inputs), 9,   "embedding inputs 8, the configuration says 9"},
-        {offsetof(struct pool_layout, pixel_side),       224, "image side 6, the configuration says 224"    },
-        {offsetof(struct pool_layout, pixel_channels),   1,   "image channels 3, the configuration says 1"  },
+        {offsetof(struct pool_layout, answers),            6,   "answers 5, the configuration says 6"             },
+        {offsetof(struct pool_layout, questions),          3,   "questions 2, the configuration says 3"           },
+        {offsetof(struct pool_layout, embedding_inputs),   9,   "embedding inputs 8, the configuration says 9"    },
+        {offsetof(struct pool_layout, pixel_side),         224, "image side 6, the configuration says 224"        },
+        {offsetof(struct pool_layout, pixel_channels),     1,   "image channels 3, the configuration says 1"      },
+        {offsetof(struct pool_layout, trunk_side),         64,  "trunk side 4, the configuration says 64"         },
+        {offsetof(struct pool_layout, trunk_views),        8,   "trunk views 1, the configuration says 8"         },
+        {offsetof(struct pool_layout, trunk_bf16),         1,   "bfloat16 0, the configuration says 1"            },
+        {offsetof(struct pool_layout, augmentation),       1,   "augmentation 0, the configuration says 1"        },
+        {offsetof(struct pool_layout, mc_views),           2,   "MC views 1, the configuration says 2"            },
+        {offsetof(struct pool_layout, mc_depth_per_mille), 200, "MC depth per mille 0, the configuration says 200"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct pool_layout other = layout;
@@ -303,27 +313,6 @@ static void split_never_changes(void **state)
     }
 }
 
-static void input_is_the_central_square_over_255(void **state)
-{
-    (void)state;
-    uint8_t pixels[5][5][3];
-    float input[3][3][3];
-    for (int y = 0; y < 5; y++)
-        for (int x = 0; x < 5; x++)
-            for (int c = 0; c < 3; c++)
-                pixels[y][x][c] = (uint8_t)(100 * c + 10 * y + x);
-    image_to_input(&pixels[0][0][0], 5, 3, 3, &input[0][0][0]);
-    for (int y = 0; y < 3; y++)
-        for (int x = 0; x < 3; x++)
-            for (int c = 0; c < 3; c++)
-                assert_float_equal(input[y][x][c], (100 * c + 10 * (y + 1) + x + 1) / 255.0, 1e-7);
-    pixels[4][4][0] = 255;
-    float whole[75];
-    image_to_input(&pixels[0][0][0], 5, 3, 5, whole);
-    assert_float_equal(whole[72], 1, 0);
-    assert_float_equal(whole[0], 0, 0);
-}
-
 /* Each view worked out by hand on the picture 1 2 / 3 4. */
 static void eight_views_of_a_picture(void **state)
 {
@@ -374,7 +363,6 @@ int main(void)
         cmocka_unit_test_setup(growth_that_failed_half_way_is_made_good, empty_folder),
         cmocka_unit_test(split_has_the_shares_asked_for),
         cmocka_unit_test(split_never_changes),
-        cmocka_unit_test(input_is_the_central_square_over_255),
         cmocka_unit_test(eight_views_of_a_picture),
     };
     return cmocka_run_group_tests_name("pool", tests, make_folder, remove_folder);

@@ -5,6 +5,7 @@
 #include "model/safetensors.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "tests/support/test_seed.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -20,13 +21,12 @@
 #include <cmocka.h>
 
 static char folder[] = "/tmp/triage-test.XXXXXX";
-static char path[64];
+static char path[64], config[64]; /* config.json beside it */
 
 /* A small net with every kind of tensor: 3 -> 8 channels with a squeeze of 2. */
 static void small_net(struct net *net)
 {
-    memset(net, 0, sizeof *net);
-    net->channels = 3;
+    *net = (struct net){.name = "small", .channels = 3};
     net->layer[0] = (struct layer){.kind = LAYER_CONV, .in = 3, .out = 8, .kernel = 3, .stride = 2, .groups = 1};
     net->layer[1] = (struct layer){.kind = LAYER_BATCH_NORM, .in = 8, .out = 8};
     net->layer[2] = (struct layer){.kind = LAYER_SWISH, .in = 8, .out = 8};
@@ -58,7 +58,7 @@ struct contents {
 /* The file as the format says, from the net's own tensors. */
 static struct contents contents_of(const struct net *net)
 {
-    struct contents contents = {.header = json_object()};
+    struct contents contents = {.header = json_pack("{s:{s:s}}", "__metadata__", "architecture", net->name)};
     struct net_tensor tensor[32];
     int count = net_tensors(net, tensor, 32);
     for (int i = 0; i < count; i++) {
@@ -139,6 +139,8 @@ static void what_is_written_is_read(void **state)
         head |= (uint64_t)(unsigned char)bytes[i] << (8 * i);
     json_t *header = json_loadb(bytes + 8, head, 0, &problem);
     assert_non_null(header);
+    assert_string_equal(json_string_value(json_object_get(json_object_get(header, "__metadata__"), "architecture")),
+                        net.name);
     const json_t *weight = json_object_get(header, "blocks.0.0.se.conv_expand.weight");
     json_int_t shape[4], from, to;
     const char *kind;
@@ -155,22 +157,44 @@ static void what_is_written_is_read(void **state)
     free(bytes);
 }
 
+/* The file as timm would have written it: "architecture" under another name of the same length. */
+static void forget_architecture(void)
+{
+    char *bytes;
+    size_t length;
+    assert_int_equal(file_read(path, 1 << 26, &bytes, &length), 0);
+    char *said = memmem(bytes, 200, "architecture", 12);
+    assert_non_null(said);
+    memcpy(said, "unrelated_to", 12);
+    struct file_part part = {bytes, length};
+    assert_int_equal(file_write(path, &part, 1, 0600), 0);
+    free(bytes);
+}
+
+static void write_config(const char *text)
+{
+    struct file_part part = {text, strlen(text)};
+    assert_int_equal(file_write(config, &part, 1, 0600), 0);
+}
+
 /* Every network by name: its tensors are named once each, lie behind one another, and come back from a file of its own only. */
 static void every_network_is_written_and_read(void **state)
 {
     static const struct {
         const char *name, *first, *last;
-        int tensors, like; /* like: another one that has the same tensors, or itself */
+        int tensors, like; /* like: another one that has the same tensors but other conventions, or itself */
     } cases[] = {
-        {"efficientnet_b0",       "conv_stem.weight", "bn2.running_var", 5 * 49 + 4 * 16, 0},
+        {"efficientnet_b0",       "conv_stem.weight", "bn2.running_var", 5 * 49 + 4 * 16, 4},
         {"efficientnet_lite0",    "conv_stem.weight", "bn2.running_var", 5 * 49,          2},
         {"tf_efficientnet_lite0", "conv_stem.weight", "bn2.running_var", 5 * 49,          1},
         {"walmsley2020",          "conv1.weight",     "dense1.bias",     2 * 7,           3},
+        {"tf_efficientnet_b0",    "conv_stem.weight", "bn2.running_var", 5 * 49 + 4 * 16, 0},
     };
+    const int networks = (int)(sizeof cases / sizeof *cases);
     static struct net net, other;
     struct net_tensor tensor[400];
     (void)state;
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < networks; i++) {
         assert_int_equal(net_by_name(cases[i].name, 1, 32, &net), 0);
         int tensors = net_tensors(&net, tensor, 400);
         size_t count = net_parameter_count(&net);
@@ -187,13 +211,41 @@ static void every_network_is_written_and_read(void **state)
         assert_int_equal(safetensors_save(path, &net, written), 0);
         assert_int_equal(safetensors_load(path, &net, read), 0);
         assert_memory_equal(read, written, count * sizeof *read);
-        for (int k = 0; k < 4; k++) {
+        for (int k = 0; k < networks; k++) {
             assert_int_equal(net_by_name(cases[k].name, 1, 32, &other), 0);
             float *taken = malloc(net_parameter_count(&other) * sizeof *taken);
-            int fits = k == i || k == cases[i].like;
-            assert_int_equal(safetensors_load(path, &other, taken), fits ? 0 : ERROR_INPUT);
+            assert_int_equal(safetensors_load(path, &other, taken), k == i ? 0 : ERROR_INPUT);
+            char words[96];
+            snprintf(words, sizeof words, "weights of %s, the network is %s", cases[i].name, cases[k].name);
+            if (k != i && !strstr(error_message(), words))
+                fail_msg("'%s', wanted '%s'", error_message(), words);
             free(taken);
         }
+        /* a file that does not say, nor does anything beside it: no network takes it */
+        forget_architecture();
+        assert_int_equal(safetensors_load(path, &net, read), ERROR_INPUT);
+        assert_non_null(strstr(error_message(), "does not say of which network"));
+        /* as timm and Zoobot publish it: the one that config.json names takes it, whatever has the same tensors does not */
+        for (int k = 0; k < networks; k++) {
+            char text[128];
+            snprintf(text, sizeof text, "{\"architecture\": \"%s\", \"num_features\": 1280}", cases[k].name);
+            write_config(text);
+            memset(read, 0, count * sizeof *read);
+            int result = safetensors_load(path, &net, read);
+            assert_int_equal(result, k == i ? 0 : ERROR_INPUT);
+            assert_int_equal(memcmp(read, written, count * sizeof *read) == 0, k == i);
+            /* and without a right name the tensors would have been taken for those of `like` */
+            assert_int_equal(net_by_name(cases[k].name, 1, 32, &other), 0);
+            float *taken = malloc(net_parameter_count(&other) * sizeof *taken);
+            assert_int_equal(safetensors_load(path, &other, taken), k == i || k == cases[i].like ? 0 : ERROR_INPUT);
+            free(taken);
+        }
+        write_config("{\"num_features\": 1280}");
+        assert_int_equal(safetensors_load(path, &net, read), ERROR_INPUT);
+        write_config("{");
+        assert_int_equal(safetensors_load(path, &net, read), ERROR_INPUT);
+        assert_non_null(strstr(error_message(), "config.json is no JSON"));
+        unlink(config);
         free(written);
         free(read);
     }
@@ -209,6 +261,7 @@ static void zoobots_prefix_counters_and_classifier_are_taken(void **state)
     json_t *prefixed = json_object(), *value;
     const char *name;
     char long_name[100];
+    json_object_del(contents.header, "__metadata__");
     json_object_foreach(contents.header, name, value)
     {
         snprintf(long_name, sizeof long_name, "encoder.%s", name);
@@ -222,9 +275,65 @@ static void zoobots_prefix_counters_and_classifier_are_taken(void **state)
     json_object_set_new(contents.header, "__metadata__", json_pack("{s:s}", "format", "pt"));
     contents.data_bytes += 8;
     write_contents(&contents);
+    write_config("{\"architecture\": \"small\"}");
     if (safetensors_load(path, &net, parameters))
         fail_msg("%s", error_message());
     assert_memory_equal(parameters, numbers(), sizeof parameters);
+    unlink(config);
+}
+
+/* A file of Python's safetensors (tests/golden/safetensors_file.py), whose tensors lie in another order. */
+static void pythons_files_are_read(void **state)
+{
+    struct net net;
+    float parameters[SMALL_COUNT];
+    (void)state;
+    small_net(&net);
+    if (safetensors_load(TEST_FOLDER "/golden/small.safetensors", &net, parameters))
+        fail_msg("%s", error_message());
+    assert_memory_equal(parameters, numbers(), sizeof parameters);
+}
+
+/* A head comes back only for the network, the target and the outputs it was made for. */
+static void a_head_is_written_and_read(void **state)
+{
+    (void)state;
+    static const char *const classes[] = {"ring, \"broken\"", "spiral"}, *const others[] = {"spiral", "ring"};
+    const struct safetensors_head head = {"classes", classes, 2};
+    const struct {
+        struct safetensors_head head;
+        const char *net, *words;
+    } wrong[] = {
+        {{"classes", others, 2},   "small", "wanted is [\"spiral\",\"ring\"]"        },
+        {{"classes", classes, 1},  "small", "wanted is [\"ring, \\\"broken\\\"\"]"   },
+        {{"binomial", classes, 2}, "small", "is a head for classes, not for binomial"},
+        {head,                     "tall",  "weights of small, the network is tall"  },
+    };
+    struct net net;
+    small_net(&net);
+    net.outputs = 3;
+    const float values[8] = {1, 2, 3, 4, 5, 6, -7, 8};
+    float read[8] = {0};
+    assert_int_equal(safetensors_save_head(path, &net, &head, values), 0);
+    assert_int_equal(safetensors_load_head(path, &net, &head, read), 0);
+    assert_memory_equal(read, values, sizeof read);
+    memset(read, 0, sizeof read);
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        snprintf(net.name, sizeof net.name, "%s", wrong[i].net);
+        assert_int_equal(safetensors_load_head(path, &net, &wrong[i].head, read), ERROR_INPUT);
+        if (!strstr(error_message(), wrong[i].words))
+            fail_msg("'%s', wanted '%s'", error_message(), wrong[i].words);
+    }
+    small_net(&net);
+    refused(&net, "conv_stem.weight is missing"); /* a head is no trunk */
+    net.outputs = 4;
+    assert_int_equal(safetensors_load_head(path, &net, &head, read), ERROR_INPUT);
+    assert_non_null(strstr(error_message(), "classifier.weight has shape [2, 3], this network needs [2, 4]"));
+    assert_int_equal(safetensors_save(path, &net, numbers()), 0);
+    assert_int_equal(safetensors_load_head(path, &net, &head, read), ERROR_INPUT); /* nor a trunk a head */
+    assert_non_null(strstr(error_message(), "is no head"));
+    for (int i = 0; i < 8; i++)
+        assert_true(read[i] == 0);
 }
 
 static void wrong_tensors_are_named(void **state)
@@ -314,11 +423,7 @@ static void cut_and_damaged_files_never_do_harm(void **state)
     struct net net;
     char *bytes;
     size_t length;
-    unsigned random = (unsigned)getpid() * 7919u;
-    const char *given = getenv("TEST_SEED");
-    if (given)
-        random = (unsigned)strtoul(given, NULL, 10);
-    print_message("TEST_SEED=%u\n", random);
+    unsigned random = test_seed();
     small_net(&net);
     assert_int_equal(safetensors_save(path, &net, numbers()), 0);
     assert_int_equal(file_read(path, 1 << 20, &bytes, &length), 0);
@@ -460,6 +565,7 @@ static int setup(void **state)
     if (!mkdtemp(folder))
         return -1;
     snprintf(path, sizeof path, "%s/w.safetensors", folder);
+    snprintf(config, sizeof config, "%s/config.json", folder);
     return 0;
 }
 
@@ -476,6 +582,8 @@ int main(void)
         cmocka_unit_test(what_is_written_is_read),
         cmocka_unit_test(every_network_is_written_and_read),
         cmocka_unit_test(zoobots_prefix_counters_and_classifier_are_taken),
+        cmocka_unit_test(pythons_files_are_read),
+        cmocka_unit_test(a_head_is_written_and_read),
         cmocka_unit_test(wrong_tensors_are_named),
         cmocka_unit_test(headers_that_lie_are_refused),
         cmocka_unit_test(cut_and_damaged_files_never_do_harm),

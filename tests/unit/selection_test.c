@@ -4,6 +4,7 @@
  */
 #include "acquisition/select.h"
 #include "base/error.h"
+#include "tests/support/test_seed.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -50,7 +51,8 @@ static size_t run(const struct select_request *request, const struct galaxy *gal
     assert_int_equal(selector_new(request, &selector), 0);
     for (int i = 0; i < count; i++)
         selector_offer(selector, galaxies[i].key, galaxies[i].split, galaxies[i].pinned, galaxies[i].score);
-    size_t number = selector_finish(selector, selected);
+    size_t number;
+    assert_int_equal(selector_finish(selector, selected, &number), 0);
     selector_free(selector);
     return number;
 }
@@ -330,12 +332,163 @@ static void a_queue_is_ranked(void **state)
     queue_rank(entries, 0);
 }
 
+/*
+ * Drawing in proportion to score^power, with the random stream beside it: over many cycles the sum of values weighted by
+ * 1 / probability, plus what the random stream took, is the sum over the pool, though values and scores go together; the
+ * same picks unweighted are far off. Values: 10 times the score for every other galaxy, else 1.
+ */
+static void draws_by_score_are_unbiased(void **state)
+{
+    (void)state;
+    enum { COUNT = 300, CYCLES = 4000 };
+    print_message("seed %u\n", seed);
+    unsigned random = seed;
+    double truth = 0, sum = 0, squares = 0, naive = 0, drawn_alone = 0;
+    for (int i = 0; i < COUNT; i++) {
+        pool[i] = (struct galaxy){.key = 1000 + (uint64_t)i * 3,
+                                  .split = SPLIT_TRAIN,
+                                  .score = score_round(0.01f + (float)(rand_r(&random) % 1000) * 1e-3f)};
+        truth += i % 2 ? 10 * (double)pool[i].score : 1;
+    }
+    for (int cycle = 0; cycle < CYCLES; cycle++) {
+        struct select_request request = {
+            .seed = 7, .cycle = (uint64_t)cycle, .queue_size = 60, .random_share = 0.25f, .power = 2};
+        size_t number = run(&request, pool, COUNT);
+        double estimate = 0, picks = 0;
+        assert_int_equal(number, 60);
+        for (size_t i = 0; i < number; i++) {
+            size_t index = (size_t)(selected[i].key - 1000) / 3;
+            double value = index % 2 ? 10 * (double)pool[index].score : 1;
+            assert_true(selected[i].probability > 0 && selected[i].probability <= 1);
+            if (selected[i].stream == STREAM_ACTIVE) {
+                estimate += value / selected[i].probability;
+                picks += value / 45;
+            } else {
+                estimate += value;
+                drawn_alone += value / selected[i].probability / CYCLES;
+            }
+        }
+        naive += picks * COUNT / CYCLES;
+        sum += estimate / CYCLES;
+        squares += estimate * estimate / CYCLES;
+    }
+    double error = sqrt((squares - sum * sum) / CYCLES);
+    if (fabs(sum - truth) > 4 * error)
+        fail_msg("%g is not %g within 4 x %g", sum, truth, error);
+    assert_true(error < 0.01 * truth);
+    assert_true(fabs(drawn_alone - truth) < 0.02 * truth);
+    assert_true(naive > 1.2 * truth);
+}
+
+/* Of two galaxies the one with twice the score is drawn 2^power times as often; one without score never before others. */
+static void draws_follow_the_power(void **state)
+{
+    (void)state;
+    enum { CYCLES = 20000 };
+    const struct galaxy three[] = {
+        {.key = 1, .split = SPLIT_TRAIN, .score = 0.25f},
+        {.key = 2, .split = SPLIT_TRAIN, .score = 0.5f },
+        {.key = 3, .split = SPLIT_TRAIN, .score = 0    }
+    };
+    int second = 0;
+    for (int cycle = 0; cycle < CYCLES; cycle++) {
+        struct select_request request = {.seed = 3, .cycle = (uint64_t)cycle, .queue_size = 1, .power = 3};
+        assert_int_equal(run(&request, three, 3), 1);
+        assert_true(selected[0].key != 3);
+        second += selected[0].key == 2;
+    }
+    double share = (double)second / CYCLES, error = sqrt(8.0 / 9 / 9 / CYCLES);
+    if (fabs(share - 8.0 / 9) > 4 * error)
+        fail_msg("%g is not 8/9 within 4 x %g", share, error);
+    struct select_request request = {.queue_size = 1, .power = -1};
+    struct selector *selector;
+    assert_int_equal(selector_new(&request, &selector), ERROR_INPUT);
+}
+
+/* --- memory ------------------------------------------------------------------------------------------------------- */
+
+static size_t allocated_bytes;
+
+void *__real_malloc(size_t bytes);
+void *__real_calloc(size_t count, size_t bytes);
+void *__real_realloc(void *memory, size_t bytes);
+void *__wrap_malloc(size_t bytes);
+void *__wrap_calloc(size_t count, size_t bytes);
+void *__wrap_realloc(void *memory, size_t bytes);
+
+void *__wrap_malloc(size_t bytes)
+{
+    allocated_bytes += bytes;
+    return __real_malloc(bytes);
+}
+
+void *__wrap_calloc(size_t count, size_t bytes)
+{
+    allocated_bytes += count * bytes;
+    return __real_calloc(count, bytes);
+}
+
+void *__wrap_realloc(void *memory, size_t bytes)
+{
+    allocated_bytes += bytes;
+    return __real_realloc(memory, bytes);
+}
+
+/* All that a choice by every rule asks for. */
+static size_t bytes_of_choice(uint32_t galaxies)
+{
+    static const float one_sketch[SKETCH_LENGTH];
+    const struct select_request request = {
+        .seed = seed,
+        .queue_size = 300,
+        .holdout_share = 0.1f,
+        .random_share = 0.1f,
+        .power = 1,
+        .shortlist = 4,
+        .cluster_share = 0.1,
+        .duplicates = {2, 1e-9},
+        .held = 50
+    };
+    static struct selected chosen[300];
+    struct selector *selector;
+    struct candidate *candidates;
+    size_t count, number;
+    allocated_bytes = 0;
+    assert_int_equal(selector_new(&request, &selector), 0);
+    for (uint32_t i = 0; i < galaxies; i++)
+        if (i % 50 == 9)
+            selector_hold(selector, i + 1, 1, (float)(i % 977));
+        else
+            selector_offer(selector, i + 1,
+                           i % 20 > 1 ? SPLIT_TRAIN
+                           : i % 20   ? SPLIT_GATE
+                                      : SPLIT_VALIDATION,
+                           0, (float)(i % 997));
+    assert_int_equal(selector_candidates(selector, &candidates, &count), 0);
+    for (size_t i = 0; i < count; i++) {
+        candidates[i].place.sketch = i ? NULL : one_sketch;
+        candidates[i].cluster = 1 + (int)(candidates[i].key % 64);
+    }
+    assert_int_equal(selector_finish(selector, chosen, &number), 0);
+    assert_int_equal(number, 300);
+    selector_free(selector);
+    return allocated_bytes;
+}
+
+static void memory_is_independent_of_the_pool(void **state)
+{
+    (void)state;
+    size_t small = bytes_of_choice(10000);
+    assert_true(small > 300 * sizeof(struct candidate) && small < ((size_t)2 << 20));
+    assert_int_equal(bytes_of_choice(1000000), small);
+}
+
 int main(void)
 {
-    const char *given = getenv("TEST_SEED");
-    seed = given ? (unsigned)strtoul(given, NULL, 10) : (unsigned)getpid() * 7919u;
-    printf("TEST_SEED=%u\n", seed);
+    seed = test_seed();
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(draws_by_score_are_unbiased),
+        cmocka_unit_test(draws_follow_the_power),
         cmocka_unit_test(the_active_stream_is_the_top_of_the_sorted_pool),
         cmocka_unit_test(the_order_of_the_pool_does_not_matter),
         cmocka_unit_test(probabilities_are_how_often_a_galaxy_is_drawn),
@@ -346,6 +499,7 @@ int main(void)
         cmocka_unit_test(broken_scores_are_worth_nothing),
         cmocka_unit_test(senseless_requests_are_refused),
         cmocka_unit_test(a_queue_is_ranked),
+        cmocka_unit_test(memory_is_independent_of_the_pool),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,11 +1,13 @@
 /*
- * Training on the cpu backend against PyTorch (tests/golden/training.py): the gradient of every tensor, and the loss of ten
- * AdamW steps, for EfficientNet-B0 in both conventions, the network of W+20 and timm's EfficientNet-Lite0, with weights,
- * images and batch norm from the same formulas.
+ * Training on the backend under test against PyTorch (tests/golden/training.py): the gradient of every tensor as a whole and some of
+ * its elements, and the loss of ten AdamW steps, for EfficientNet-B0 in both conventions, the network of W+20 and timm's
+ * EfficientNet-Lite0, with weights, images and batch norm from the same formulas. The gradients of EfficientNet-B0 also on the
+ * reference backend, which the conformance suites compare others with.
  */
 #include "base/philox.h"
-#include "cpu/backend_cpu.h"
 #include "model/optimizer.h"
+#include "tests/support/backend_under_test.h"
+#include "tests/support/reference_backend.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -21,8 +23,18 @@
 #include "tests/golden/training_golden.h"
 
 #define WEIGHT_DECAY  0.01
-#define SMALL_SHARE   1e-2 /* gradients that cancel are held to this share of the largest */
+#define SMALL_SHARE   1e-3 /* gradients that cancel are held to this share of the largest */
 #define TENSORS_LIMIT 1024
+
+/*
+ * Where a value crosses 0 or 6 the slope of a ReLU6 jumps: images moved by one rounding (6e-8 of each value) change gradients of
+ * EfficientNet-Lite0 by up to 2.2e-2 on the cpu backend, so another order of sums can, too.
+ */
+#ifdef TEST_BACKEND_CUDA
+#define KINKS 4
+#else
+#define KINKS 1
+#endif
 
 /* The image formula of efficientnet_b0.py, one channel. */
 static void make_image(int number, int side, float *image)
@@ -50,6 +62,7 @@ static void set_norms(const struct net *net, float *parameters)
 }
 
 struct run {
+    const struct backend *backend;
     const struct training_golden *golden;
     struct net net;
     struct backend_context *context;
@@ -58,10 +71,10 @@ struct run {
     float *value, *gradient, *moment1, *moment2, *images, *outputs, *slopes;
 };
 
-static void open_run(struct run *run, const struct training_golden *golden)
+static void open_run(struct run *run, const struct backend *backend, const struct training_golden *golden)
 {
     size_t batch = (size_t)golden->batch, side = (size_t)golden->side;
-    *run = (struct run){.golden = golden};
+    *run = (struct run){.backend = backend, .golden = golden};
     assert_int_equal(net_by_name(golden->net, 1, golden->side, &run->net), 0);
     run->count = net_parameter_count(&run->net);
     float **const arrays[] = {&run->value, &run->gradient, &run->moment1, &run->moment2};
@@ -74,14 +87,14 @@ static void open_run(struct run *run, const struct training_golden *golden)
     set_norms(&run->net, run->value);
     for (int n = 0; n < golden->batch; n++)
         make_image(n, golden->side, run->images + (size_t)n * side * side);
-    assert_int_equal(backend_cpu.open(2, &run->context), 0);
-    assert_int_equal(backend_cpu.open_training(run->context, &run->net, batch, &run->training), 0);
+    assert_int_equal(backend->open(2, 1, &run->context), 0);
+    assert_int_equal(backend->open_training(run->context, &run->net, batch, &run->training), 0);
 }
 
 static void close_run(struct run *run)
 {
-    backend_cpu.close_training(run->training);
-    backend_cpu.close(run->context);
+    run->backend->close_training(run->training);
+    run->backend->close(run->context);
     float *const arrays[] = {run->value,  run->gradient, run->moment1, run->moment2,
                              run->images, run->outputs,  run->slopes};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
@@ -95,14 +108,15 @@ static double forward_and_back(struct run *run, uint32_t step)
     int width = run->net.outputs;
     size_t batch = (size_t)run->golden->batch, values = batch * (size_t)width;
     double loss = 0;
-    assert_int_equal(backend_cpu.train_forward(run->training, run->value, run->images, batch, &pass, run->outputs), 0);
+    assert_int_equal(run->backend->train_forward(run->training, run->value, run->images, batch, &pass, run->outputs),
+                     0);
     for (size_t i = 0; i < values; i++) {
         double want = 0.5 * sin(0.01 * (double)(i % (size_t)width) + (double)(i / (size_t)width));
         double distance = (double)run->outputs[i] - want;
         loss += distance * distance / (double)values;
         run->slopes[i] = (float)(2 * distance / (double)values);
     }
-    assert_int_equal(backend_cpu.train_backward(run->training, run->value, run->slopes, 0, run->gradient, NULL), 0);
+    assert_int_equal(run->backend->train_backward(run->training, run->value, run->slopes, 0, run->gradient, NULL), 0);
     return loss;
 }
 
@@ -111,30 +125,61 @@ static int learns(const struct net_tensor *tensor)
     return !strstr(tensor->name, "running_");
 }
 
+/* What a golden says of one tensor's gradient. */
+enum { NORM, WAVES, LARGEST, ELEMENTS };
+
+/* How far norm and waves are from the golden's, over the norm, but at least `least_norm`. */
+static double whole_error(const double *want, const float *gradient, size_t count, double least_norm)
+{
+    double squares = 0, waves = 0;
+    for (size_t i = 0; i < count; i++) {
+        squares += (double)gradient[i] * (double)gradient[i];
+        waves += (double)gradient[i] * cos((double)i);
+    }
+    return fmax(fabs(sqrt(squares) - want[NORM]), fabs(waves - want[WAVES])) / fmax(want[NORM], least_norm);
+}
+
+/* How far single elements are from the golden's, over the tensor's largest one, but at least `least`. */
+static double element_error(const double *want, const float *gradient, size_t count, double least)
+{
+    double error = 0;
+    for (size_t i = 0; i < GOLDEN_ELEMENTS; i++) {
+        double one = (double)gradient[count * (2 * i + 1) / (2 * GOLDEN_ELEMENTS)];
+        error = fmax(error, fabs(one - want[ELEMENTS + i]));
+    }
+    return error / fmax(want[LARGEST], least);
+}
+
+static double largest_of(const struct training_golden *golden, int what)
+{
+    double largest = 0;
+    for (int t = 0; t < golden->tensors; t++)
+        largest = fmax(largest, golden->gradient[t][what]);
+    return largest;
+}
+
 static void check_gradients(const struct run *run, const struct net_tensor *tensor, int tensors)
 {
-    double largest = 0, worst = 0;
+    const struct training_golden *golden = run->golden;
+    double least_norm = SMALL_SHARE * largest_of(golden, NORM), least = SMALL_SHARE * largest_of(golden, LARGEST);
+    double worst_whole = 0, worst_element = 0, allowed = golden->tolerance * (strstr(golden->net, "lite0") ? KINKS : 1);
     int number = 0;
-    for (int t = 0; t < run->golden->tensors; t++)
-        largest = fmax(largest, run->golden->gradient[t][0]);
     for (int t = 0; t < tensors; t++) {
         if (!learns(&tensor[t]))
             continue;
-        const double *want = run->golden->gradient[number++];
+        const double *want = golden->gradient[number++];
         const float *gradient = run->gradient + tensor[t].offset;
-        double squares = 0, waves = 0, size = fmax(want[0], SMALL_SHARE * largest);
-        for (size_t i = 0; i < tensor[t].count; i++) {
-            squares += (double)gradient[i] * (double)gradient[i];
-            waves += (double)gradient[i] * cos((double)i);
-        }
-        double error = fmax(fabs(sqrt(squares) - want[0]), fabs(waves - want[1])) / size;
-        worst = fmax(worst, error);
-        if (!(error <= run->golden->tolerance))
-            fail_msg("%s: gradient of %s has norm %.9g and sum %.9g, PyTorch %.9g and %.9g", run->golden->net,
-                     tensor[t].name, sqrt(squares), waves, want[0], want[1]);
+        double whole = whole_error(want, gradient, tensor[t].count, least_norm),
+               element = element_error(want, gradient, tensor[t].count, least);
+        worst_whole = fmax(worst_whole, whole);
+        worst_element = fmax(worst_element, element);
+        if (!(whole <= allowed && element <= allowed))
+            fail_msg("%s on %s: the gradient of %s is off by %.2g, single elements by %.2g", golden->net,
+                     run->backend->name, tensor[t].name, whole, element);
     }
-    assert_int_equal(number, run->golden->tensors);
-    print_message("%s: gradients within %.2g of PyTorch\n", run->golden->net, worst);
+    assert_int_equal(number, golden->tensors);
+    print_message("%s on %s: gradients within %.2g of PyTorch, single elements within %.2g\n", golden->net,
+                  run->backend->name, worst_whole, worst_element);
 }
 
 static void update(struct run *run, const struct net_tensor *tensor, int tensors, uint64_t step)
@@ -148,23 +193,25 @@ static void update(struct run *run, const struct net_tensor *tensor, int tensors
         }
 }
 
-static void check_golden(const struct training_golden *golden)
+/* The gradients of the first step, the losses of all of them. */
+static void check_golden(const struct backend *backend, const struct training_golden *golden, int steps)
 {
     static struct net_tensor tensor[TENSORS_LIMIT];
     struct run run;
     double worst = 0;
-    open_run(&run, golden);
+    open_run(&run, backend, golden);
     int tensors = net_tensors(&run.net, tensor, TENSORS_LIMIT);
-    for (int step = 0; step < GOLDEN_STEPS; step++) {
+    for (int step = 0; step < steps; step++) {
         double loss = forward_and_back(&run, (uint32_t)step), want = golden->loss[step];
         worst = fmax(worst, fabs(loss - want) / want);
         if (!(fabs(loss - want) <= golden->tolerance * want))
-            fail_msg("%s: the loss of step %d is %.9g, PyTorch has %.9g", golden->net, step, loss, want);
+            fail_msg("%s on %s: the loss of step %d is %.9g, PyTorch has %.9g", golden->net, backend->name, step, loss,
+                     want);
         if (step == 0)
             check_gradients(&run, tensor, tensors);
         update(&run, tensor, tensors, (uint64_t)step + 1);
     }
-    print_message("%s: ten losses within %.2g of PyTorch\n", golden->net, worst);
+    print_message("%s on %s: %d losses within %.2g of PyTorch\n", golden->net, backend->name, steps, worst);
     close_run(&run);
 }
 
@@ -172,11 +219,22 @@ static void training_equals_pytorch(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof goldens / sizeof *goldens; i++)
-        check_golden(&goldens[i]);
+        check_golden(BACKEND_UNDER_TEST, &goldens[i], GOLDEN_STEPS);
+}
+
+static void reference_equals_pytorch(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof goldens / sizeof *goldens; i++)
+        if (strstr(goldens[i].net, "efficientnet_b0"))
+            check_golden(&backend_reference, &goldens[i], 1);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(training_equals_pytorch)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(training_equals_pytorch),
+        cmocka_unit_test(reference_equals_pytorch),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,7 +5,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/philox.h"
-#include "cpu/backend_cpu.h"
+#include "tests/support/backend_under_test.h"
 #include "model/trunk_fit.h"
 #include "tests/support/small_nets.h"
 #include "tests/support/small_schema.h"
@@ -60,13 +60,13 @@ static int set_up(void **state)
     (void)state;
     small_net(&net, 1, SIDE, PADDING_SYMMETRIC);
     draw_galaxies();
-    return !mkdtemp(folder) || backend_cpu.open(2, &context);
+    return !mkdtemp(folder) || BACKEND_UNDER_TEST->open(2, 1, &context);
 }
 
 static int tear_down(void **state)
 {
     (void)state;
-    backend_cpu.close(context);
+    BACKEND_UNDER_TEST->close(context);
     return rmdir(folder);
 }
 
@@ -120,7 +120,7 @@ static struct trunk_fit *open_fit(const struct target *target, const struct trun
     struct trunk_data galaxies = data();
     struct trunk_fit *fit;
     float *values = start(target, &galaxies);
-    int result = trunk_fit_open(&backend_cpu, context, &net, target, how, &galaxies, values, &fit);
+    int result = trunk_fit_open(BACKEND_UNDER_TEST, context, &net, target, how, &galaxies, values, &fit);
     if (result)
         fail_msg("%s", error_message());
     free(values);
@@ -172,18 +172,44 @@ static void learns_and_restores_the_best(void **state)
     trunk_fit_close(fit);
 }
 
+/* Blobs for rings and rings for blobs among the validation galaxies: the more is learnt, the worse they are predicted. */
+static void mislabel_validation(void)
+{
+    for (int n = (ROWS - VALIDATION) * CLASSES; n < ROWS * CLASSES; n++)
+        labels[n] = 1 - labels[n];
+}
+
 static void patience_ends_a_run(void **state)
 {
     struct target target = classes();
     struct trunk_recipe how = recipe();
     (void)state;
-    how.learning_rate = 1e-12; /* nothing moves but the running statistics */
-    how.live_norm = 0;
+    how.epochs_max = 60;
     how.patience = 3;
+    mislabel_validation();
     struct trunk_fit *fit = open_fit(&target, &how);
     run_to_the_end(fit);
-    assert_true(trunk_fit_epochs(fit) - trunk_fit_best_epoch(fit) == 3 || trunk_fit_epochs(fit) == 12);
+    assert_int_equal(trunk_fit_epochs(fit) - trunk_fit_best_epoch(fit), 3);
+    assert_true(trunk_fit_epochs(fit) < 60);
     assert_true(trunk_fit_step(fit) == 1); /* and it stays over */
+    trunk_fit_close(fit);
+    mislabel_validation(); /* as they were */
+}
+
+/* A batch, or as many validation galaxies, per step: 24 of them take two, and 72 galaxies to train on four. */
+static void every_step_is_bounded(void **state)
+{
+    struct target target = classes();
+    struct trunk_recipe how = recipe();
+    (void)state;
+    how.epochs_max = 3;
+    struct trunk_fit *fit = open_fit(&target, &how);
+    for (int step = 1; step <= 2 + 3 * 6; step++) {
+        int batches = (step - 2) / 6 * 4 + ((step - 2) % 6 < 4 ? (step - 2) % 6 : 4);
+        assert_int_equal(trunk_fit_step(fit), step == 20);
+        assert_int_equal(trunk_fit_epochs(fit), step < 2 ? 0 : (step - 2) / 6);
+        assert_float_equal(trunk_fit_progress(fit), step < 2 ? 0 : batches / 12.0, 1e-6);
+    }
     trunk_fit_close(fit);
 }
 
@@ -224,27 +250,65 @@ static void resumes_bit_for_bit(void **state)
     char path[256];
     (void)state;
     snprintf(path, sizeof path, "%s/checkpoint", folder);
-    how.epochs_max = 4;
-    how.schedule = SCHEDULE_PLATEAU;
+    how.epochs_max = 10;
+    how.schedule = SCHEDULE_PLATEAU; /* whose rate falls after six epochs without a better one */
+    mislabel_validation();
     struct trunk_fit *whole = open_fit(&target, &how);
     run_to_the_end(whole);
+    assert_true(trunk_fit_epoch(whole, 10)->learning_rate < 0.2 * trunk_fit_epoch(whole, 1)->learning_rate);
     size_t bytes = trunk_fit_values(&net, &target) * sizeof(float);
-    for (int stop = 1; stop <= 13; stop += 4) { /* in the middle of epochs and at their ends (4 steps each) */
+    /* before and within the first judging; in the middle of an epoch, at the end of its batches, within its judging and after
+     * it (an epoch is 4 and 2 steps); about where the rate falls; near the end */
+    static const int stops[] = {1, 4, 6, 7, 33, 44, 60};
+    for (size_t s = 0; s < sizeof stops / sizeof *stops; s++) {
         struct trunk_fit *fit = open_fit(&target, &how);
-        for (int i = 0; i < stop; i++)
+        for (int i = 0; i < stops[s]; i++)
             assert_int_equal(trunk_fit_step(fit), 0);
+        double progress = trunk_fit_progress(fit);
         assert_int_equal(trunk_fit_save(fit, path), 0);
         assert_int_equal(trunk_fit_step(fit), 0); /* lost by the kill */
         trunk_fit_close(fit);
         fit = open_fit(&target, &how);
-        assert_int_equal(trunk_fit_load(fit, path), 0);
-        assert_true(fabs(trunk_fit_progress(fit) - stop / 16.0) < 1e-9);
+        int threads = 0;
+        assert_int_equal(trunk_fit_load(fit, path, &threads), 0);
+        assert_int_equal(threads, 2);
+        assert_true(trunk_fit_progress(fit) == progress);
         run_to_the_end(fit);
         assert_memory_equal(trunk_fit_best(fit), trunk_fit_best(whole), bytes);
-        for (int e = 0; e <= 4; e++)
+        for (int e = 0; e <= 10; e++)
             assert_memory_equal(trunk_fit_epoch(fit, e), trunk_fit_epoch(whole, e), sizeof(struct trunk_epoch));
         trunk_fit_close(fit);
     }
+    trunk_fit_close(whole);
+    mislabel_validation();
+    unlink(path);
+}
+
+/* No slice of work is too short: with a process for each step a run needs no more steps than in one go, judging included. */
+static void a_process_for_each_step(void **state)
+{
+    struct target target = classes();
+    struct trunk_recipe how = recipe();
+    char path[256];
+    int threads, over = 0, steps = 0;
+    (void)state;
+    snprintf(path, sizeof path, "%s/checkpoint", folder);
+    how.epochs_max = 2;
+    struct trunk_fit *whole = open_fit(&target, &how), *fit = open_fit(&target, &how);
+    run_to_the_end(whole);
+    for (; !over && steps < 2 + 2 * 6; steps++) {
+        over = trunk_fit_step(fit);
+        assert_int_equal(trunk_fit_save(fit, path), 0);
+        trunk_fit_close(fit);
+        fit = open_fit(&target, &how);
+        assert_int_equal(trunk_fit_load(fit, path, &threads), 0);
+    }
+    assert_int_equal(over, 1);
+    assert_int_equal(steps, 2 + 2 * 6);
+    assert_memory_equal(trunk_fit_best(fit), trunk_fit_best(whole), trunk_fit_values(&net, &target) * sizeof(float));
+    for (int e = 0; e <= 2; e++)
+        assert_memory_equal(trunk_fit_epoch(fit, e), trunk_fit_epoch(whole, e), sizeof(struct trunk_epoch));
+    trunk_fit_close(fit);
     trunk_fit_close(whole);
     unlink(path);
 }
@@ -254,7 +318,7 @@ static void refuse(struct trunk_fit *fit, const char *path, const char *bytes, s
 {
     struct file_part part = {bytes, length};
     assert_int_equal(file_write(path, &part, 1, 0600), 0);
-    int result = trunk_fit_load(fit, path);
+    int threads, result = trunk_fit_load(fit, path, &threads);
     if (result != code || !strstr(error_message(), words))
         fail_msg("%d '%s', wanted %d '%s'", result, error_message(), code, words);
 }
@@ -281,7 +345,14 @@ static void refuses_other_checkpoints(void **state)
     bytes[8] = 9;
     refuse(fit, path, bytes, length, ERROR_STATE, "newer version");
     bytes[8] = 1;
+    refuse(fit, path, bytes, length, ERROR_STATE, "older version");
+    bytes[8] = 3;
     trunk_fit_close(fit);
+    target.class_weight[1] = 3;
+    fit = open_fit(&target, &how);
+    refuse(fit, path, bytes, length, ERROR_STATE, "another kind of label or weight of classes");
+    trunk_fit_close(fit);
+    target = classes();
     other.weight_decay = 0.02;
     fit = open_fit(&target, &other);
     refuse(fit, path, bytes, length, ERROR_STATE, "another training recipe");
@@ -303,6 +374,35 @@ static void refuses_other_checkpoints(void **state)
     trunk_fit_close(fit);
     net.padding = PADDING_SYMMETRIC;
     free(bytes);
+    unlink(path);
+}
+
+/* As many outputs, but of other questions. */
+static void refuses_checkpoints_of_another_decision_tree(void **state)
+{
+    static struct schema schema[2];
+    static const int answers[2][2] = {
+        {3, 2},
+        {2, 3}
+    };
+    static const int parent[] = {-1, 0};
+    struct trunk_recipe how = recipe();
+    char path[256], *bytes;
+    size_t length;
+    (void)state;
+    snprintf(path, sizeof path, "%s/checkpoint", folder);
+    for (int i = 0; i < 2; i++) {
+        small_schema(&schema[i], 2, answers[i], parent);
+        struct target target = {.kind = TARGET_VOTES, .outputs = 5, .schema = &schema[i]};
+        struct trunk_fit *fit = open_fit(&target, &how);
+        if (i == 0)
+            assert_int_equal(trunk_fit_save(fit, path), 0);
+        assert_int_equal(file_read(path, 1 << 30, &bytes, &length), 0);
+        if (i == 1)
+            refuse(fit, path, bytes, length, ERROR_STATE, "another decision tree");
+        free(bytes);
+        trunk_fit_close(fit);
+    }
     unlink(path);
 }
 
@@ -338,8 +438,8 @@ static void blocks_learn_at_their_rates(void **state)
     struct trunk_fit *fit = open_fit(&target, &how);
     galaxies.validation_count = 0; /* so that the last epoch is the best */
     trunk_fit_close(fit);
-    assert_int_equal(trunk_fit_open(&backend_cpu, context, &net, &target, &how, &galaxies, before, &fit), 0);
-    assert_int_equal(trunk_fit_step(fit), 1);
+    assert_int_equal(trunk_fit_open(BACKEND_UNDER_TEST, context, &net, &target, &how, &galaxies, before, &fit), 0);
+    run_to_the_end(fit);
     const float *after = trunk_fit_best(fit);
     size_t offset = 0;
     for (int i = 0; i < net.layers; i++) {
@@ -372,7 +472,7 @@ static void frozen_stays_frozen(void **state)
         struct trunk_fit *fit;
         struct net_tensor tensor[256];
         how.live_norm = live;
-        assert_int_equal(trunk_fit_open(&backend_cpu, context, &net, &target, &how, &galaxies, before, &fit), 0);
+        assert_int_equal(trunk_fit_open(BACKEND_UNDER_TEST, context, &net, &target, &how, &galaxies, before, &fit), 0);
         run_to_the_end(fit);
         const float *after = trunk_fit_best(fit);
         int tensors = net_tensors(&net, tensor, 256);
@@ -395,14 +495,27 @@ static void shrinks_towards_fresh_values(void **state)
     size_t count = trunk_fit_values(&net, &target);
     float *values = start(&target, &galaxies), *fresh = malloc(count * sizeof *fresh);
     (void)state;
-    assert_int_equal(trunk_fit_random(&net, &target, &galaxies, 8, fresh), 0);
+    float *own = malloc(count * sizeof *own);
+    struct net_tensor tensor[256];
+    assert_int_equal(trunk_fit_random(&net, &target, &galaxies, trunk_fit_fresh_seed(8), fresh), 0);
+    assert_int_equal(trunk_fit_random(&net, &target, &galaxies, 8, own), 0);
+    assert_memory_not_equal(fresh, own, count * sizeof *own); /* or a run would be shrunk towards where it began */
     for (size_t i = 0; i < count; i++)
         values[i] = 2;
     assert_int_equal(trunk_fit_shrink(&net, &target, &galaxies, 8, 0.25, values), 0);
-    for (size_t i = 0; i < count; i++)
+    int tensors = net_tensors(&net, tensor, 256), statistics = 0;
+    for (int t = 0; t < tensors; t++) {
+        int kept = strstr(tensor[t].name, ".running_") != NULL; /* they belong to the images, not to the weights */
+        statistics += kept;
+        for (size_t i = tensor[t].offset; i < tensor[t].offset + tensor[t].count; i++)
+            assert_float_equal(values[i], kept ? 2 : 0.5f + 0.75f * fresh[i], 1e-6f);
+    }
+    assert_true(statistics > 0);
+    for (size_t i = net_parameter_count(&net); i < count; i++)
         assert_float_equal(values[i], 0.5f + 0.75f * fresh[i], 1e-6f);
     free(values);
     free(fresh);
+    free(own);
 }
 
 /* --- what teaches nothing ----------------------------------------------------------------------------------------- */
@@ -412,7 +525,7 @@ static void expect_refusal(const struct trunk_data *galaxies, const struct trunk
     struct target target = classes();
     struct trunk_fit *fit;
     float *values = calloc(trunk_fit_values(&net, &target), sizeof *values);
-    int result = trunk_fit_open(&backend_cpu, context, &net, &target, how, galaxies, values, &fit);
+    int result = trunk_fit_open(BACKEND_UNDER_TEST, context, &net, &target, how, galaxies, values, &fit);
     if (result != ERROR_INPUT || !strstr(error_message(), words))
         fail_msg("%d '%s', wanted '%s'", result, error_message(), words);
     free(values);
@@ -475,19 +588,36 @@ static void names_the_galaxy_of_a_bad_loss(void **state)
         values[n] = (float)(n % 2);
     galaxies.labels = values;
     float *before = start(&target, &galaxies);
-    assert_int_equal(trunk_fit_open(&backend_cpu, context, &net, &target, &how, &galaxies, before, &fit), 0);
+    assert_int_equal(trunk_fit_open(BACKEND_UNDER_TEST, context, &net, &target, &how, &galaxies, before, &fit), 0);
     while (trunk_fit_epochs(fit) < 2)
         assert_int_equal(trunk_fit_step(fit), 0);
     size_t bytes = trunk_fit_values(&net, &target) * sizeof(float);
     float *best = malloc(bytes);
     memcpy(best, trunk_fit_best(fit), bytes);
-    values[42] = NAN;
-    while (over == 0)
-        over = trunk_fit_step(fit);
-    assert_int_equal(over, ERROR_INPUT);
-    assert_int_equal(trunk_fit_bad_row(fit), 42);
-    assert_non_null(strstr(error_message(), "not finite in epoch 3"));
-    assert_memory_equal(best, trunk_fit_best(fit), bytes);
+    static const struct {
+        uint64_t row;
+        float value;
+        const char *words;
+    } cases[] = {
+        {42,       NAN,   "the loss is not finite in epoch 3"    },
+        {43,       3e38f, "gradient is not finite, in epoch 3"   },
+        {ROWS - 1, NAN,   "its loss is not finite after 3 epochs"},
+    };
+    for (size_t i = 0; i < 3; i++) {
+        float saved = values[cases[i].row];
+        values[cases[i].row] = cases[i].value;
+        for (over = 0; over == 0;)
+            over = trunk_fit_step(fit);
+        assert_int_equal(over, ERROR_INPUT);
+        assert_int_equal(trunk_fit_bad_row(fit), cases[i].row);
+        if (!strstr(error_message(), cases[i].words))
+            fail_msg("'%s', wanted '%s'", error_message(), cases[i].words);
+        assert_memory_equal(best, trunk_fit_best(fit), bytes);
+        values[cases[i].row] = saved;
+    }
+    while (trunk_fit_epochs(fit) < 3) /* nothing was spoiled by what was refused */
+        assert_int_equal(trunk_fit_step(fit), 0);
+    assert_true(isfinite(trunk_fit_epoch(fit, 3)->validation_loss));
     trunk_fit_close(fit);
     free(best);
     free(before);
@@ -495,12 +625,19 @@ static void names_the_galaxy_of_a_bad_loss(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(learns_and_restores_the_best),  cmocka_unit_test(patience_ends_a_run),
-        cmocka_unit_test(votes_start_at_the_constant),   cmocka_unit_test(resumes_bit_for_bit),
-        cmocka_unit_test(refuses_other_checkpoints),     cmocka_unit_test(blocks_learn_at_their_rates),
-        cmocka_unit_test(frozen_stays_frozen),           cmocka_unit_test(shrinks_towards_fresh_values),
-        cmocka_unit_test(refuses_what_teaches_nothing),  cmocka_unit_test(a_batch_of_one),
-        cmocka_unit_test(names_the_galaxy_of_a_bad_loss)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(learns_and_restores_the_best),
+                                       cmocka_unit_test(patience_ends_a_run),
+                                       cmocka_unit_test(every_step_is_bounded),
+                                       cmocka_unit_test(votes_start_at_the_constant),
+                                       cmocka_unit_test(resumes_bit_for_bit),
+                                       cmocka_unit_test(a_process_for_each_step),
+                                       cmocka_unit_test(refuses_other_checkpoints),
+                                       cmocka_unit_test(refuses_checkpoints_of_another_decision_tree),
+                                       cmocka_unit_test(blocks_learn_at_their_rates),
+                                       cmocka_unit_test(frozen_stays_frozen),
+                                       cmocka_unit_test(shrinks_towards_fresh_values),
+                                       cmocka_unit_test(refuses_what_teaches_nothing),
+                                       cmocka_unit_test(a_batch_of_one),
+                                       cmocka_unit_test(names_the_galaxy_of_a_bad_loss)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -6,6 +6,7 @@
 #include "connectors/votes.h"
 #include "base/error.h"
 #include "tests/support/test_database.h"
+#include "tests/support/test_seed.h"
 
 #include <poll.h>
 #include <pthread.h>
@@ -56,7 +57,7 @@ static int answer_of(const char *question, const char *answer)
     return -1;
 }
 
-/* One clean pass over the raw votes in their order of arrival. */
+/* One clean pass over the raw votes in the order of their classifications, whatever order they came in. */
 static void one_pass(struct database *database, struct totals *totals)
 {
     static char seen[TEST_GALAXIES + 1][3][VOTERS];
@@ -65,7 +66,7 @@ static void one_pass(struct database *database, struct totals *totals)
     memset(seen, 0, sizeof seen);
     assert_int_equal(database_run(database,
                                   "SELECT id_str, question, answer, voter FROM triage.vote "
-                                  "ORDER BY xid, classification, question",
+                                  "ORDER BY classification, question",
                                   0, NULL, &votes),
                      0);
     for (int i = 0; i < database_rows(votes); i++) {
@@ -201,7 +202,7 @@ static void join_writers(struct writer *writers)
 
 /* --- the reader ---------------------------------------------------------------------------------------------- */
 
-/* What the daemon would hold in its pool: the increments it was told of. */
+/* What the daemon would hold in its pool: the tallies it was told of. */
 struct reader {
     struct database *database;
     bool busy, idle, more;
@@ -226,7 +227,7 @@ static void on_applied(void *context, int code, const struct votes_applied_batch
     reader->told.repeated += batch->repeated;
     reader->told.quarantined += batch->quarantined;
     for (int i = 0; i < batch->count; i++)
-        reader->told.tally[batch->galaxy[i]][batch->answer_index[i]] += batch->increment[i];
+        reader->told.tally[batch->galaxy[i]][batch->answer_index[i]] = batch->votes[i];
     for (int i = 0; i < batch->retired_count; i++)
         assert_int_equal(reader->retired[batch->retired[i]]++, 0); /* said once */
 }
@@ -427,19 +428,8 @@ static void wrong_batches_are_refused(void **state)
 
 static int setup(void **state)
 {
-    static struct test_database test;
-    const char *given = getenv("TEST_SEED");
-    seed = given ? (unsigned)strtoul(given, NULL, 10) : (unsigned)getpid() * 7919u;
-    print_message("TEST_SEED=%u\n", seed);
-    test_database_start(&test);
-    *state = &test;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    test_database_stop(*state);
-    return 0;
+    seed = test_seed();
+    return test_database_setup(state);
 }
 
 int main(void)
@@ -452,5 +442,5 @@ int main(void)
         cmocka_unit_test(tallies_made_again_are_the_same),
         cmocka_unit_test(wrong_batches_are_refused),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup, test_database_teardown);
 }

@@ -6,11 +6,15 @@
 # The peers come from PyPI (2 to 6 GB, once) into a folder of their own under ~/.cache; pip's own settings
 # (PIP_EXTRA_INDEX_URL, PIP_INDEX_URL) choose another index, for example one with CPU builds of PyTorch.
 # TRIAGE_BENCH_PYTHON names an interpreter that has torch, timm, onnx, onnxscript and onnxruntime already.
+# Nothing is waited for without a limit: a peer that does not answer in time is asked nothing more.
 support=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$support/../../.." && pwd)
 folder=${XDG_CACHE_HOME:-$HOME/.cache}/galaxy-triage-bench
 bin=${1:?folder of the programs} peers_python='' peers_pid=''
+install_s=1800 answer_s=600 # compiling PyTorch's training step takes minutes
 declare -A best
+
+progress() { echo "bench: $((SECONDS / 60)):$(printf %02d $((SECONDS % 60))) $*" >&2; }
 
 has_peers() { "$1" -c 'import torch, timm, onnx, onnxscript, onnxruntime' 2>/dev/null; }
 
@@ -20,9 +24,9 @@ make_peers() { # prints why there are none and fails
     echo "bench: $free_gb GB free in $folder" >&2
     [ "$free_gb" -ge 12 ] || { echo "12 GB of free disk are needed in $folder, $free_gb GB are there" && return 1; }
     "$root/tools/install_packages" --bench >&2 || { echo "python3-venv cannot be installed" && return 1; }
-    echo "bench: installing the peers into $folder" >&2
-    python3 -m venv "$folder/venv" && "$folder/venv/bin/pip" install -q --disable-pip-version-check --retries 1 \
-        torch timm onnx onnxscript onnxruntime >&2 || { echo "pip cannot install the peers (no network?)" && return 1; }
+    progress "installing the peers into $folder, minutes; once"
+    python3 -m venv "$folder/venv" && timeout "$install_s" "$folder/venv/bin/pip" install -q --disable-pip-version-check --retries 1 \
+        torch timm onnx onnxscript onnxruntime >&2 || { echo "pip cannot install the peers in $install_s s (no network?)" && return 1; }
 }
 
 find_peers() {
@@ -48,9 +52,8 @@ peers_open() { # THREADS
 
 peers_close() {
     [ -n "$peers_pid" ] || return 0
-    local into=${PEERS[1]}
-    exec {into}>&- # the end of its questions
-    wait "$peers_pid" || true
+    kill "$peers_pid" 2>/dev/null || true
+    wait "$peers_pid" 2>/dev/null || true
     peers_pid=''
 }
 
@@ -60,6 +63,7 @@ keep() { # KEY NUMBER: the best so far
 
 ours() { # KEY ARGUMENTS of bench_compute
     local answer
+    progress "ours: ${*:2}"
     answer=$("$bin/bench_compute" "${@:2}")
     keep "$1" "${answer%%$'\n'*}"
 }
@@ -67,8 +71,9 @@ ours() { # KEY ARGUMENTS of bench_compute
 theirs() { # KEY QUESTION...; a question without an answer is not asked again
     local answer
     [ -n "$peers_pid" ] && [ "${best[$1]:-}" != none ] || return 0
+    progress "the peers: ${*:2}"
     echo "${@:2}" >&"${PEERS[1]}"
-    read -r answer <&"${PEERS[0]}" || answer='- the peer has died'
+    read -r -t "$answer_s" answer <&"${PEERS[0]}" || { answer="- the peer has died or thinks for more than $answer_s s" && peers_close; }
     case $answer in
     -*) best[$1]=none && echo "bench: no answer to '${*:2}': ${answer#- }" >&2 ;;
     *) keep "$1" "$answer" ;;
@@ -81,6 +86,15 @@ better() { # KEY KEY...: the best of several
         [ "${best[$key]:-none}" = none ] || value=$(awk -v a="$value" -v b="${best[$key]}" 'BEGIN { print (b + 0 > a + 0 ? b : a) }')
     done
     echo "$value"
+}
+
+error_of() { # KEY whose best answer is the inverse of a relative error; 1 without one
+    awk -v one="$(better "$1")" 'BEGIN { print one ? 1 / one : 1 }'
+}
+
+must_agree() { # KEY: ends the bench where a peer that opened our weights is more than 1e-4 off
+    awk -v error="$(error_of "$1")" 'BEGIN { exit !(error <= 1e-4) }' ||
+        { echo "bench: with our weights the peer is $(error_of "$1") off, 1e-4 is allowed" >&2 && exit 1; }
 }
 
 row() { # FIGURE VALUE UNIT [PEER PEER_VALUE]: one line of JSON; more is better

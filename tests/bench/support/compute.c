@@ -1,21 +1,35 @@
 /*
- * Times the cpu backend through model/backend.h and prints one number per run: what ./bench trunk, train and heads ask for.
- * Comparing, repeating and peers are the scripts' business.
+ * Times a backend through model/backend.h (bench_compute: cpu; bench_compute_cuda: cuda on its first device) and prints one number per
+ * run: what ./bench trunk, train, heads and gpu ask for. Comparing, repeating and peers are the scripts' business.
  *
- *   bench_compute trunk THREADS fp32|bf16 BATCH SECONDS   images/s, EfficientNet-B0, 1 channel, 224 px
+ *   bench_compute trunk THREADS PRECISION BATCH SECONDS   images/s, EfficientNet-B0, 1 channel, 224 px; fp32, bf16 or tf32
+ *   bench_compute stored THREADS PRECISION BATCH SECONDS  the same from stored bytes of 300 px, plain view of w21
+ *   bench_compute export FOLDER                           trunk.safetensors; images and their embeddings as floats
+ *   bench_compute embed NETWORK WEIGHTS SIDE FOLDER       embeddings of FOLDER/images (floats, 1 channel) as floats beside them
  *   bench_compute train THREADS BATCH SECONDS             images/s of whole steps, AdamW included; then peak MiB
+ *   bench_compute augment w20|w21 SECONDS                 views/s on one thread, 300 px to 224, 1 channel
  *   bench_compute head-fit SCHEMA THREADS                 galaxies through one head, both ways, /s/thread
  *   bench_compute head-fit-10k SCHEMA THREADS HEADS       seconds: 10,000 labels to convergence
  *   bench_compute head-score SCHEMA THREADS VOTES SECONDS galaxies/s/thread, 30 passes over 5 heads
  *   bench_compute rerank SCHEMA THREADS VOTES GALAXIES    seconds
+ *   bench_compute information ANSWERS VOTES SECONDS       galaxy-questions/s on one thread, 30 passes, in the scan
+ *   bench_compute joint ANSWERS VOTES SECONDS             the same for the joint counts, exact
+ *   bench_compute select SLOTS GALAXIES DIVERSE           seconds to choose them; 1 = with every rule of the batch
  */
+#include "acquisition/joint.h"
+#include "acquisition/select.h"
+#include "daemon/choosing.h"
 #include "base/error.h"
 #include "base/half.h"
 #include "base/philox.h"
-#include "cpu/backend_cpu.h"
+#include "cpu/head_kernels.h"
+#include "model/augment.h"
 #include "model/optimizer.h"
 #include "model/information.h"
 #include "model/likelihood.h"
+#include "model/safetensors.h"
+#include "model/stored_views.h"
+#include "tests/support/backend_under_test.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -27,7 +41,7 @@
 #define SEED  20240229u
 #define HEADS 5 /* the daemon's defaults */
 
-static const struct backend *const backend = &backend_cpu;
+static const struct backend *const backend = BACKEND_UNDER_TEST;
 
 static double seconds_now(void)
 {
@@ -57,7 +71,7 @@ static void *allocate(size_t count, size_t size)
 static struct backend_context *open_threads(const char *threads)
 {
     struct backend_context *context;
-    must(backend->open(atoi(threads), &context));
+    must(backend->open(atoi(threads), 1, &context));
     return context;
 }
 
@@ -85,26 +99,113 @@ static struct trunk make_trunk(struct backend_context *context, size_t count)
     return trunk;
 }
 
-static int time_trunk(char **argument)
+static enum precision precision_of(const char *name)
+{
+    return strcmp(name, "bf16") == 0 ? PRECISION_BF16 : strcmp(name, "tf32") == 0 ? PRECISION_TF32 : PRECISION_FP32;
+}
+
+/* THREADS PRECISION BATCH SECONDS; `views` NULL: from floats. */
+static int time_forward(char **argument, const struct stored_views *views)
 {
     struct backend_context *context = open_threads(argument[0]);
     struct trunk trunk = make_trunk(context, (size_t)atoi(argument[2]));
-    double limit = atof(argument[3]), best = 0, begin = seconds_now();
+    double limit = atof(argument[3]), best = 0, begin = 0;
     struct plan *plan;
-    enum precision precision = strcmp(argument[1], "bf16") == 0 ? PRECISION_BF16 : PRECISION_FP32;
-    must(backend->compile(context, &trunk.net, trunk.parameters, precision, &plan));
-    must(backend->forward(plan, trunk.images, trunk.count, trunk.outputs));
-    for (double last = seconds_now(), now; last - begin < limit; last = now) {
+    must(backend->compile(context, &trunk.net, trunk.parameters, precision_of(argument[1]), &plan));
+    for (int part = 0; part < 2 || seconds_now() - begin < limit; part++) {
         int calls = 0;
-        do { /* parts of 0.2 s, the best one counts: the others were disturbed */
-            must(backend->forward(plan, trunk.images, trunk.count, trunk.outputs));
+        double start = seconds_now(), now;
+        do { /* parts of 0.2 s, the best one counts: the others were disturbed; the first one loads and does not count */
+            must(views ? stored_views_forward(backend, context, &trunk.net, plan, views, trunk.count, trunk.images,
+                                              trunk.outputs)
+                       : backend->forward(plan, trunk.images, trunk.count, trunk.outputs));
             calls++;
             now = seconds_now();
-        } while (now - last < 0.2);
-        double rate = (double)trunk.count * calls / (now - last);
-        best = rate > best ? rate : best;
+        } while (now - start < 0.2);
+        double rate = (double)trunk.count * calls / (now - start);
+        best = part && rate > best ? rate : best;
+        begin = part ? begin : now;
     }
     printf("%.6g\n", best);
+    return 0;
+}
+
+static int time_trunk(char **argument)
+{
+    return time_forward(argument, NULL);
+}
+
+#define STORED_SIDE 300
+
+static int time_stored(char **argument)
+{
+    size_t count = (size_t)atoi(argument[2]), bytes = STORED_SIDE * STORED_SIDE;
+    uint8_t *pixels = allocate(count, bytes);
+    uint64_t *row = allocate(count, sizeof *row);
+    for (size_t i = 0; i < count * bytes; i++)
+        pixels[i] = (uint8_t)philox(SEED, (uint32_t)i, 9, 0, 0).word[0];
+    for (size_t i = 0; i < count; i++)
+        row[i] = i;
+    struct stored_views views = {.pixels = pixels,
+                                 .stride_bytes = bytes,
+                                 .pixel_side = STORED_SIDE,
+                                 .row = row,
+                                 .key = row,
+                                 .augmentation = AUGMENT_W21,
+                                 .view = VIEW_PLAIN};
+    return time_forward(argument, &views);
+}
+
+static void write_floats(const char *folder, const char *name, const float *values, size_t count)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = fopen(path, "wb");
+    if (!file || fwrite(values, sizeof *values, count, file) != count || fclose(file)) {
+        fprintf(stderr, "bench_compute: cannot write %s\n", path);
+        exit(1);
+    }
+}
+
+/* What a peer needs to see whether it gets the same embeddings from the exported weights. */
+static int export_trunk(char **argument)
+{
+    struct backend_context *context = open_threads("1");
+    struct trunk trunk = make_trunk(context, 4);
+    struct plan *plan;
+    char path[4096];
+    snprintf(path, sizeof path, "%s/trunk.safetensors", argument[0]);
+    must(safetensors_save(path, &trunk.net, trunk.parameters));
+    must(backend->compile(context, &trunk.net, trunk.parameters, PRECISION_FP32, &plan));
+    must(backend->forward(plan, trunk.images, trunk.count, trunk.outputs));
+    write_floats(argument[0], "images", trunk.images, trunk.count * 224 * 224);
+    write_floats(argument[0], "embeddings", trunk.outputs, trunk.count * (size_t)trunk.net.outputs);
+    return 0;
+}
+
+/* Embeddings by given weights of images that a peer chose. */
+static int embed_images(char **argument)
+{
+    static struct net net;
+    struct backend_context *context = open_threads("0");
+    struct plan *plan;
+    char path[4096];
+    must(net_by_name(argument[0], 1, atoi(argument[2]), &net));
+    size_t floats = (size_t)net.side * (size_t)net.side, count = 0;
+    float *parameters = allocate(net_parameter_count(&net), sizeof(float)),
+          *images = allocate(1024 * floats, sizeof(float));
+    must(safetensors_load(argument[1], &net, parameters));
+    snprintf(path, sizeof path, "%s/images", argument[3]);
+    FILE *file = fopen(path, "rb");
+    if (file) {
+        count = fread(images, sizeof(float) * floats, 1024, file);
+        fclose(file);
+    }
+    float *outputs = allocate((count + 1) * (size_t)net.outputs, sizeof(float));
+    must(backend->compile(context, &net, parameters, PRECISION_FP32, &plan));
+    must(backend->forward(plan, images, count, outputs));
+    write_floats(argument[3], "embeddings", outputs, count * (size_t)net.outputs);
+    printf("%zu\n", count);
     return 0;
 }
 
@@ -114,14 +215,35 @@ struct training_run {
     struct training *training;
     struct trunk trunk;
     float *slope, *gradient, *moment1, *moment2;
+    struct train_range range[NET_LAYERS_MAX]; /* one per layer */
+    int ranges;
     uint32_t step;
 };
+
+static void hold(struct training_run *run)
+{
+    size_t offset = 0;
+    for (int i = 0; i < run->trunk.net.layers; i++) {
+        size_t count = layer_parameter_count(&run->trunk.net.layer[i]);
+        if (count)
+            run->range[run->ranges++] = (struct train_range){offset, count, 1};
+        offset += count;
+    }
+    must(backend->train_hold(run->training, run->trunk.parameters, run->moment1, run->moment2));
+}
 
 static void train_step(struct training_run *run)
 {
     struct train_pass pass = {.seed = SEED, .step = run->step++, .live_norm = 1};
     const struct adamw adamw = {.learning_rate = 1e-4, .weight_decay = 0.05, .step = run->step, .gradient_scale = 1};
     struct trunk *trunk = &run->trunk;
+    if (backend->train_hold) {
+        struct train_range *range = run->range;
+        must(backend->train_forward(run->training, NULL, trunk->images, trunk->count, &pass, trunk->outputs));
+        must(backend->train_backward(run->training, NULL, run->slope, 0, NULL, NULL));
+        must(backend->train_update(run->training, range, run->ranges, &adamw));
+        return;
+    }
     must(backend->train_forward(run->training, trunk->parameters, trunk->images, trunk->count, &pass, trunk->outputs));
     must(backend->train_backward(run->training, trunk->parameters, run->slope, 0, run->gradient, NULL));
     adamw_update(&adamw, net_parameter_count(&trunk->net), run->gradient, trunk->parameters, run->moment1,
@@ -143,6 +265,8 @@ static int time_train(char **argument)
     for (size_t i = 0; i < outputs; i++)
         run.slope[i] = (philox_uniform(philox(SEED, (uint32_t)i, 1, 0, 0).word[0]) - 0.5f) / (float)outputs;
     must(backend->open_training(context, &run.trunk.net, count, &run.training));
+    if (backend->train_hold)
+        hold(&run);
     train_step(&run);
     begin = seconds_now();
     for (double last = begin, now; last - begin < limit; last = now) {
@@ -153,6 +277,27 @@ static int time_train(char **argument)
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
     printf("%.6g\n%.6g\n", best, (double)usage.ru_maxrss / 1024);
+    return 0;
+}
+
+static int time_augment(char **argument)
+{
+    enum { PIXEL_SIDE = 300, SIDE = 224, VIEWS_AT_ONCE = 16 };
+    enum augmentation kind = strcmp(argument[0], "w20") == 0 ? AUGMENT_W20 : AUGMENT_W21;
+    uint8_t *pixels = allocate(PIXEL_SIDE * PIXEL_SIDE, 1);
+    float *input = allocate(SIDE * SIDE, sizeof(float));
+    struct augment_source source = {pixels, PIXEL_SIDE, 1};
+    double limit = atof(argument[1]), best = 0, begin = seconds_now();
+    uint32_t view = 0;
+    for (uint32_t i = 0; i < PIXEL_SIDE * PIXEL_SIDE; i++)
+        pixels[i] = (uint8_t)philox(SEED, i, 9, 0, 0).word[0];
+    for (double last = begin, now; last - begin < limit; last = now) {
+        for (int i = 0; i < VIEWS_AT_ONCE; i++)
+            augment(kind, &source, SIDE, SEED, 1, view++, input);
+        now = seconds_now();
+        best = VIEWS_AT_ONCE / (now - last) > best ? VIEWS_AT_ONCE / (now - last) : best;
+    }
+    printf("%.6g\n", best);
     return 0;
 }
 
@@ -264,7 +409,7 @@ static struct pool make_pool(const char *schema, size_t count, int heads, int wi
     if (with_votes) {
         make_votes(&pool);
         struct vote_rows rows = {pool.votes, (size_t)pool.schema.answers * 2, pool.row, count};
-        must(likelihood_constant_fit(&pool.schema, &rows, LIKELIHOOD_HEAD_LOWER, LIKELIHOOD_HEAD_UPPER, constant));
+        must(likelihood_constant_fit(&pool.schema, &rows, LIKELIHOOD_START_LOWER, LIKELIHOOD_START_UPPER, constant));
         head_set_standardise(&pool.heads, pool.embedding, INPUTS * 2, NULL, DISTINCT);
     }
     head_set_reset(&pool.heads, constant);
@@ -374,17 +519,154 @@ static int time_rerank(char **argument)
     return 0;
 }
 
+/* --- acquisition -------------------------------------------------------------------------------------------------- */
+
+#define PASSES 30
+#define STRIDE 32
+
+/* Concentrations of one question: [answers][STRIDE] for the scan, [PASSES][answers] for the joint counts. */
+static void make_question(int answers, uint32_t number, float *scan, float *joint)
+{
+    for (int a = 0; a < answers; a++)
+        for (int t = 0; t < STRIDE; t++) {
+            uint32_t word = philox(SEED, number, (uint32_t)(a * STRIDE + t), 6, 0).word[0];
+            scan[a * STRIDE + t] = 1 + 100 * philox_uniform(word);
+            if (t < PASSES)
+                joint[t * answers + a] = scan[a * STRIDE + t];
+        }
+}
+
+static int time_question(char **argument, int exact)
+{
+    int answers = atoi(argument[0]), votes = atoi(argument[1]);
+    double limit = atof(argument[2]), best = 0, begin = seconds_now(), sum = 0;
+    float scan[64][SCHEMA_PER_QUESTION * STRIDE], joint[64][SCHEMA_PER_QUESTION * PASSES];
+    const struct head_kernels *kernels = head_kernels();
+    for (uint32_t i = 0; i < 64; i++)
+        make_question(answers, i, scan[i], joint[i]);
+    for (double last = begin, now; last - begin < limit; last = now) {
+        long calls = 0;
+        do {
+            struct information information =
+                exact ? joint_information(joint[calls % 64], answers, answers, PASSES, votes)
+                      : kernels->question(INFORMATION_VOTES, scan[calls % 64], answers, PASSES, STRIDE, votes);
+            sum += information.total - information.expected;
+            calls++;
+            now = seconds_now();
+        } while (now - last < 0.2);
+        best = (double)calls / (now - last) > best ? (double)calls / (now - last) : best;
+    }
+    printf("%.6g\n", sum > 0 ? best : 0);
+    return 0;
+}
+
+static int time_information(char **argument)
+{
+    return time_question(argument, 0);
+}
+
+static int time_joint(char **argument)
+{
+    return time_question(argument, 1);
+}
+
+/*
+ * As the worker asks, with the defaults: a tenth held out, a tenth of the rest at random, the others drawn by score from a
+ * shortlist of four a place, spread over 64 kinds, no two alike. Embeddings of neighbouring galaxies overlap, shifted, so that
+ * they fit into 256 MB; the sky is 10,000 square degrees.
+ */
+#define OVERLAP_BYTES 256
+
+static int time_select(char **argument)
+{
+    struct backend_context *context = open_threads("0");
+    int diverse = atoi(argument[2]);
+    uint64_t galaxies = (uint64_t)atol(argument[1]), sample[CLUSTERS_SAMPLE_MAX];
+    struct select_request request = {.seed = SEED,
+                                     .queue_size = atoi(argument[0]),
+                                     .holdout_share = 0.1f,
+                                     .random_share = 0.1f,
+                                     .power = 1,
+                                     .shortlist = diverse ? 4 : 1,
+                                     .cluster_share = diverse ? 0.1 : 0};
+    float *score = allocate(galaxies, sizeof *score), (*unit)[3] = allocate(galaxies, sizeof *unit);
+    struct selected *selected = allocate((size_t)request.queue_size, sizeof *selected);
+    size_t values = (size_t)galaxies * OVERLAP_BYTES / 2 + INPUTS, sampled = 0, count, chosen;
+    uint16_t *embedding = allocate(values, sizeof *embedding);
+    for (size_t i = 0; i < values; i += 2) {
+        float pair[2];
+        struct philox random = philox(SEED, (uint32_t)i, 8, 0, 0);
+        philox_normal(random.word[0], random.word[1], pair);
+        embedding[i] = half_from_float(pair[0]);
+        embedding[i + 1] = half_from_float(pair[1]);
+    }
+    for (uint64_t i = 0; i < galaxies; i++) {
+        struct philox random = philox(SEED, (uint32_t)i, 7, 0, 0);
+        score[i] = philox_uniform(random.word[0]);
+        place_on_sky(100 + 100 * (double)philox_uniform(random.word[1]),
+                     100 * (double)philox_uniform(random.word[2]) - 50, unit[i]);
+    }
+    struct choosing choosing = {
+        .backend = backend,
+        .context = context,
+        .rows = {embedding, OVERLAP_BYTES, 1, INPUTS},
+        .seed = SEED,
+        .wanted = 64,
+        .outlier_distance = 4
+    };
+    struct selector *selector;
+    struct candidate *candidates;
+    double begin = seconds_now();
+    for (uint64_t i = 0; i < galaxies && diverse && sampled < CLUSTERS_SAMPLE_MAX; i++)
+        if (choosing_is_sampled(SEED, i, galaxies, CLUSTERS_SAMPLE_MAX * 15 / 16))
+            sample[sampled++] = i;
+    if (diverse) {
+        must(choosing_open(&choosing, sample, sampled));
+        request.duplicates = (struct duplicate_rule){2, 0.3 * (double)choosing.clusters.scale};
+    }
+    must(selector_new(&request, &selector));
+    for (uint64_t i = 0; i < galaxies; i++)
+        selector_offer(selector, i + 1,
+                       i % 20 == 0   ? SPLIT_VALIDATION
+                       : i % 20 == 1 ? SPLIT_GATE
+                                     : SPLIT_TRAIN,
+                       0, score[i]);
+    must(selector_candidates(selector, &candidates, &count));
+    if (diverse)
+        must(choosing_place(&choosing, candidates, count));
+    for (size_t i = 0; i < count && diverse; i++)
+        memcpy(candidates[i].place.position, unit[candidates[i].key - 1], sizeof *unit);
+    must(selector_finish(selector, selected, &chosen));
+    double seconds = seconds_now() - begin;
+    size_t outcomes[5] = {0};
+    for (size_t i = 0; i < count; i++)
+        outcomes[candidates[i].outcome]++;
+    fprintf(stderr, "bench_compute: %zu of %zu candidates, %zu like another, %zu of a kind that had its share\n",
+            chosen, count, outcomes[OUTCOME_DUPLICATE], outcomes[OUTCOME_CLUSTER]);
+    printf("%.6g\n", chosen + 100 >= (size_t)request.queue_size ? seconds : -1);
+    selector_free(selector);
+    choosing_close(&choosing);
+    return 0;
+}
+
 static const struct verb {
     const char *name;
     int arguments;
     int (*run)(char **argument);
 } verbs[] = {
     {"trunk",        4, time_trunk       },
+    {"stored",       4, time_stored      },
+    {"export",       1, export_trunk     },
+    {"embed",        4, embed_images     },
     {"train",        3, time_train       },
+    {"augment",      2, time_augment     },
     {"head-fit",     2, time_head_fit    },
     {"head-fit-10k", 3, time_head_fit_10k},
     {"head-score",   4, time_head_score  },
     {"rerank",       4, time_rerank      },
+    {"information",  3, time_information },
+    {"joint",        3, time_joint       },
+    {"select",       3, time_select      },
 };
 
 int main(int count, char **argument)
@@ -392,6 +674,6 @@ int main(int count, char **argument)
     for (size_t v = 0; v < sizeof verbs / sizeof *verbs; v++)
         if (count == 2 + verbs[v].arguments && !strcmp(argument[1], verbs[v].name))
             return verbs[v].run(argument + 2);
-    fprintf(stderr, "usage: bench_compute trunk|train|head-fit|head-fit-10k|head-score|rerank ARGUMENTS...\n");
+    fprintf(stderr, "usage: bench_compute VERB ARGUMENTS...; compute.c lists them\n");
     return 64;
 }

@@ -48,7 +48,7 @@ def convert(weights, channels, unit_range):
 
 
 def save(tensors, path):
-    header, data = {}, b""
+    header, data = {"__metadata__": {"architecture": "tf_efficientnet_lite0"}}, b""
     for name, value in tensors.items():
         raw = value.contiguous().numpy().astype("<f4").tobytes()
         header[name] = {"dtype": "F32", "shape": list(value.shape), "data_offsets": [len(data), len(data) + len(raw)]}

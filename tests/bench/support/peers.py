@@ -2,6 +2,8 @@
 
 Usage: peers.py THREADS. Reads one question per line and answers with a number, or with "- REASON" where there is none:
   trunk onnx|torch|compiled BATCH SECONDS    images/s, EfficientNet-B0, 1 channel, 224 px
+  pixels FOLDER CATALOGUE SIDE COUNT         writes FOLDER/images: the centres of the catalogue's first COUNT images, grey, 0..1
+  agree FOLDER [NETWORK WEIGHTS SIDE]        1 / relative error of timm's embeddings from exported weights to those beside them
   train torch|compiled BATCH SECONDS         images/s of whole steps: forward, backward, AdamW
   head-fit SECONDS                           galaxies through one head, both ways, /s/thread; 34 answers, batch 64
   head-score SECONDS                         galaxies/s/thread: 30 masks, entropies of one vote
@@ -77,6 +79,31 @@ class Peers:
             net = self.once(f"compiled {batch}", lambda: torch.compile(net, dynamic=False))
         with torch.inference_mode():
             return best_rate(float(seconds), batch, lambda: net(images))
+
+    def pixels(self, folder, catalogue, side, count):
+        import csv
+        from PIL import Image
+        side, rows = int(side), []
+        with open(catalogue, newline="") as file:
+            paths = [row["file_loc"] for row, _ in zip(csv.DictReader(file), range(int(count)))]
+        for path in paths:
+            pixels = numpy.asarray(Image.open(path).convert("RGB"), numpy.float32).mean(axis=2) / 255
+            top, left = (length // 2 - side // 2 for length in pixels.shape)
+            rows.append(pixels[top:top + side, left:left + side])
+        numpy.stack(rows).astype(numpy.float32).tofile(f"{folder}/images")
+        return len(rows)
+
+    def agree(self, folder, network="efficientnet_b0", weights=None, side=224):
+        import timm
+        net = timm.create_model(network, in_chans=1, num_classes=0)
+        odd = timm.models.load_checkpoint(net, weights or f"{folder}/trunk.safetensors", strict=False)
+        if odd.missing_keys or any(not key.startswith("classifier.") for key in odd.unexpected_keys):
+            raise ValueError(f"weights do not fit: {odd}")
+        images = numpy.fromfile(f"{folder}/images", numpy.float32).reshape(-1, 1, int(side), int(side))
+        ours = torch.from_numpy(numpy.fromfile(f"{folder}/embeddings", numpy.float32).reshape(len(images), -1))
+        with torch.inference_mode():
+            theirs = net.eval()(torch.from_numpy(images))
+        return float(theirs.norm() / (ours - theirs).norm().clamp(min=1e-30))
 
     def train(self, kind, batch, seconds):
         batch = int(batch)

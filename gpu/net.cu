@@ -1,0 +1,424 @@
+/*
+ * Inference: the steps of net_steps.h on the device, one batch of fixed size at a time. The batch is the largest that fits the free
+ * memory; the last one of a call is filled up with old images, so that an embedding never depends on what is computed beside it, and
+ * so that the whole batch is one CUDA graph. Two slots alternate: while one computes, the next one's images are copied.
+ */
+#include "gpu/net.h"
+#include "gpu/net_state.h"
+#include "gpu/values.h"
+
+#ifndef TRIAGE_GPU_BATCH
+#define TRIAGE_GPU_BATCH 256
+#endif
+/* A plan takes at most one part in so many of the free memory: trainings and scoring need theirs beside it. */
+#define PLAN_SHARE 2
+
+/* --- planning ----------------------------------------------------------------------------------------------------- */
+
+static size_t value_bytes(const struct plan *plan)
+{
+    return plan->bfloat16 ? sizeof(struct bfloat16) : sizeof(float);
+}
+
+struct needs { /* largest of all steps, in values */
+    size_t wide[2], padded, partial, mean, inner;
+};
+
+static void at_least(size_t *value, size_t wanted)
+{
+    *value = *value > wanted ? *value : wanted;
+}
+
+static struct needs needs_of(const struct plan *plan)
+{
+    struct needs needs = {};
+    for (int i = 0; i < plan->steps->steps; i++) {
+        const struct net_step *step = &plan->steps->step[i];
+        size_t channels = (size_t)plan->steps->channels[step->source], border = (size_t)padded_side(step);
+        if (step->kind == STEP_DENSE) {
+            at_least(&needs.wide[0], plan->bfloat16 && step->source ? map_values(plan, step->source) : 0);
+            at_least(&needs.wide[1], plan->bfloat16 ? map_values(plan, step->target) : 0);
+            at_least(&needs.padded, plan->batch * border * border * channels);
+        } else if (step->kind == STEP_SE || step->kind == STEP_POOL) {
+            at_least(&needs.partial, plan->batch * channels);
+            at_least(&needs.mean, plan->batch * channels);
+            at_least(&needs.inner, step->kind == STEP_SE ? plan->batch * (size_t)step->layer->reduced : 0);
+        }
+    }
+    return needs;
+}
+
+/* Where each map lies, relative to the first; the bytes of all. A map lives from the step that makes it to the last that reads it. */
+static size_t place_maps(const struct plan *plan, size_t offset[NET_LAYERS_MAX + 1])
+{
+    struct buffer buffer[NET_LAYERS_MAX];
+    const struct net_steps *steps = plan->steps;
+    for (int i = 0; i < steps->steps; i++) {
+        buffer[i] = (struct buffer){
+            .bytes = map_values(plan, steps->step[i].target) * value_bytes(plan), .first = i, .last = i};
+        for (int j = i + 1; j < steps->steps; j++)
+            if (steps->step[j].source == steps->step[i].target || steps->step[j].other == steps->step[i].target)
+                buffer[i].last = j;
+    }
+    if (steps->steps)
+        buffer[steps->steps - 1].last = steps->steps; /* read when the outputs are written */
+    size_t bytes = arena_plan(buffer, steps->steps);
+    for (int i = 0; i < steps->steps; i++)
+        offset[steps->step[i].target] = buffer[i].offset;
+    return bytes;
+}
+
+/* Hands out all memory of a plan; with an arena that only counts, says how much that is. */
+static void take_memory(struct plan *plan, size_t workspace_bytes, struct arena *arena)
+{
+    size_t offset[NET_LAYERS_MAX + 1] = {0}, maps = place_maps(plan, offset);
+    struct needs needs = needs_of(plan);
+    plan->weights = (char *)arena_take(arena, plan->steps->weights_bytes);
+    char *start = (char *)arena_take(arena, maps);
+    for (int i = 0; i < plan->steps->steps; i++)
+        plan->map[plan->steps->step[i].target] = start + offset[plan->steps->step[i].target];
+    plan->map[0] = input_converted(plan) ? (char *)arena_take(arena, map_values(plan, 0) * value_bytes(plan)) : NULL;
+    for (int i = 0; i < 2; i++)
+        plan->wide[i] = (float *)arena_take(arena, needs.wide[i] * sizeof(float));
+    plan->padded = (float *)arena_take(arena, needs.padded * sizeof(float));
+    plan->partial = (double *)arena_take(arena, needs.partial * sizeof(double));
+    plan->mean = (float *)arena_take(arena, needs.mean * sizeof(float));
+    plan->gate = (float *)arena_take(arena, needs.mean * sizeof(float));
+    plan->inner = (float *)arena_take(arena, needs.inner * sizeof(float));
+    plan->workspace = arena_take(arena, workspace_bytes);
+    for (int i = 0; i < SLOTS; i++) {
+        plan->slot[i].images = (float *)arena_take(arena, plan->batch * plan->image_floats * sizeof(float));
+        plan->slot[i].outputs = (float *)arena_take(arena, plan->batch * plan->output_floats * sizeof(float));
+        look_take(&plan->slot[i].look, &plan->steps->net, plan->batch, arena);
+    }
+}
+
+static int has_dense(const struct plan *plan)
+{
+    for (int i = 0; i < plan->steps->steps; i++)
+        if (plan->steps->step[i].kind == STEP_DENSE)
+            return 1;
+    return 0;
+}
+
+/* The largest batch that fits into its share; 0 = not even one image. Returns the bytes of it, or of one image. */
+static size_t choose_batch(struct plan *plan, size_t free_bytes)
+{
+    size_t workspace = has_dense(plan) ? CONVOLUTION_WORKSPACE_BYTES : 0, least = 0;
+    for (plan->batch = TRIAGE_GPU_BATCH; plan->batch >= 1; plan->batch /= 2) {
+        struct arena counting = {};
+        take_memory(plan, workspace, &counting);
+        least = counting.used;
+        if (least <= free_bytes / PLAN_SHARE)
+            break;
+    }
+    return least;
+}
+
+static int open_convolutions(struct plan *plan, size_t *ret_workspace_bytes)
+{
+    *ret_workspace_bytes = 0;
+    for (int i = 0; i < plan->steps->steps; i++) {
+        const struct net_step *step = &plan->steps->step[i];
+        if (step->kind != STEP_DENSE)
+            continue;
+        int border = padded_side(step);
+        struct convolution_shape shape = {.images = (int)plan->batch,
+                                          .in = step->layer->in,
+                                          .out = step->layer->out,
+                                          .kernel = step->layer->kernel,
+                                          .stride = step->layer->stride,
+                                          .side = border ? border : step->side,
+                                          .padding = border ? 0 : step->before,
+                                          .output_side = step->output_side,
+                                          .tf32 = plan->tf32,
+                                          .training = 0,
+                                          .workspace_limit = CONVOLUTION_WORKSPACE_BYTES};
+        RETURN_IF(convolution_open(&plan->context->convolution, &shape, &plan->convolution[i]));
+        at_least(ret_workspace_bytes, plan->convolution[i].workspace_bytes);
+    }
+    return 0;
+}
+
+static int open_gemms(struct plan *plan)
+{
+    for (int i = 0; i < plan->steps->steps; i++) {
+        const struct net_step *step = &plan->steps->step[i];
+        if (step->kind != STEP_GEMM)
+            continue;
+        size_t in = (size_t)step->layer->in, out = (size_t)step->layer->out;
+        struct gemm_shape shape = {.transpose_a = 1,
+                                   .transpose_b = 0,
+                                   .rows = out,
+                                   .columns = map_values(plan, step->target) / out,
+                                   .depth = in,
+                                   .a_stride = in,
+                                   .b_stride = in,
+                                   .d_stride = out,
+                                   .bfloat16 = plan->bfloat16,
+                                   .tf32 = plan->tf32,
+                                   .accumulate = 0,
+                                   .bias = step->bias == NO_OFFSET ? NULL : plan->weights + step->bias,
+                                   .alignment = ALIGNMENT,
+                                   .order = GEMM_FIXED};
+        RETURN_IF(gemm_open(&plan->context->gemm, &shape, &plan->gemm[i]));
+    }
+    return 0;
+}
+
+static int open_slot(struct plan *plan, struct slot *slot)
+{
+    size_t images = plan->batch * plan->image_floats * sizeof(float),
+           outputs = plan->batch * plan->output_floats * sizeof(float);
+    slot->plan = plan;
+    CHECK_CUDA(cudaMallocHost((void **)&slot->staged_images, images));
+    CHECK_CUDA(cudaMallocHost((void **)&slot->staged_outputs, outputs));
+    RETURN_IF(look_open(&slot->look, plan->batch));
+    CHECK_CUDA(cudaEventCreateWithFlags(&slot->uploaded, cudaEventDisableTiming));
+    CHECK_CUDA(cudaEventCreateWithFlags(&slot->done, cudaEventDisableTiming));
+    CHECK_CUDA(cudaMemsetAsync(slot->images, 0, images, plan->context->compute));
+    return 0;
+}
+
+static int open_plan(struct plan *plan)
+{
+    size_t workspace_bytes, free_bytes;
+    struct arena arena = {};
+    CHECK_CUDA(cudaSetDevice(plan->context->device));
+    RETURN_IF(context_free_bytes(&free_bytes));
+    size_t least = choose_batch(plan, free_bytes);
+    if (!plan->batch)
+        return error_set(ERROR_LIMIT,
+                         "%s needs %zu MiB of device memory for one image and %zu MiB are free: free the device or use "
+                         "a smaller net",
+                         plan->steps->net.name, least >> 20, free_bytes >> 20);
+    RETURN_IF(open_convolutions(plan, &workspace_bytes));
+    take_memory(plan, workspace_bytes, &arena);
+    CHECK_CUDA(cudaMalloc((void **)&plan->memory, arena.used));
+    arena = (struct arena){plan->memory, 0, arena.used};
+    take_memory(plan, workspace_bytes, &arena);
+    for (int i = 0; i < SLOTS; i++)
+        RETURN_IF(open_slot(plan, &plan->slot[i]));
+    RETURN_IF(context_upload(plan->context, plan->weights, plan->steps->weights, plan->steps->weights_bytes));
+    RETURN_IF(open_gemms(plan));
+    CHECK_CUDA(cudaStreamSynchronize(plan->context->compute)); /* the copy stream starts from here */
+    return 0;
+}
+
+static int new_plan(const struct net *net, const float *parameters, enum precision precision, struct plan **ret_plan)
+{
+    struct plan *plan = (struct plan *)calloc(1, sizeof *plan);
+    if (!plan)
+        return error_set(ERROR_SYSTEM, "out of memory for %s", net->name);
+    plan->bfloat16 = precision == PRECISION_BF16;
+    plan->tf32 = precision != PRECISION_FP32;
+    int result = net_steps_build(net, parameters, plan->bfloat16, &plan->steps);
+    if (result) {
+        free(plan);
+        return result;
+    }
+    size_t side = (size_t)net->side, last = (size_t)plan->steps->side[net->layers];
+    plan->image_floats = side * side * (size_t)net->channels;
+    plan->output_floats = last * last * (size_t)plan->steps->channels[net->layers];
+    *ret_plan = plan;
+    return 0;
+}
+
+static void free_one(struct plan *plan);
+
+static int compile_one(struct backend_context *context, const struct net *net, const float *parameters,
+                       enum precision precision, struct plan **ret_plan)
+{
+    struct plan *plan = NULL;
+    RETURN_IF(new_plan(net, parameters, precision, &plan));
+    plan->context = context;
+    int result = open_plan(plan);
+    if (result)
+        free_one(plan);
+    else
+        *ret_plan = plan;
+    return result;
+}
+
+/* On every rank's device one. */
+int gpu_compile(struct backend_context *context, const struct net *net, const float *parameters,
+                enum precision precision, struct plan **ret_plan)
+{
+    struct plan *plan = NULL;
+    RETURN_IF(compile_one(context, net, parameters, precision, &plan));
+    plan->rank[0] = plan;
+    int result = 0;
+    for (int r = 1; r < ranks_count(context) && !result; r++)
+        result = compile_one(ranks_context(context, r), net, parameters, precision, &plan->rank[r]);
+    if (result)
+        gpu_free_plan(plan);
+    else
+        *ret_plan = plan;
+    return result;
+}
+
+int gpu_measure(const struct net *net, enum precision precision, size_t free_bytes, size_t *ret_images,
+                size_t *ret_bytes)
+{
+    struct plan *plan;
+    float *parameters = (float *)calloc(net_parameter_count(net) + 1, sizeof *parameters);
+    int result = parameters ? new_plan(net, parameters, precision, &plan)
+                            : error_set(ERROR_SYSTEM, "out of memory for %s", net->name);
+    free(parameters);
+    if (result)
+        return result;
+    *ret_bytes = choose_batch(plan, free_bytes);
+    *ret_images = plan->batch;
+    net_steps_free(plan->steps);
+    free(plan);
+    return 0;
+}
+
+static void close_slot(struct slot *slot)
+{
+    cudaFreeHost(slot->staged_images);
+    cudaFreeHost(slot->staged_outputs);
+    look_close(&slot->look);
+    if (slot->graph)
+        cudaGraphExecDestroy(slot->graph);
+    if (slot->uploaded)
+        cudaEventDestroy(slot->uploaded);
+    if (slot->done)
+        cudaEventDestroy(slot->done);
+}
+
+static void free_one(struct plan *plan)
+{
+    if (!plan)
+        return;
+    cudaSetDevice(plan->context->device);
+    cudaStreamSynchronize(plan->context->copy);
+    cudaStreamSynchronize(plan->context->compute);
+    for (int i = 0; plan->steps && i < plan->steps->steps; i++) {
+        gemm_close(&plan->gemm[i]);
+        convolution_close(&plan->convolution[i]);
+    }
+    for (int i = 0; i < SLOTS; i++)
+        close_slot(&plan->slot[i]);
+    cudaFree(plan->memory);
+    net_steps_free(plan->steps);
+    free(plan);
+}
+
+void gpu_free_plan(struct plan *plan)
+{
+    for (int r = plan ? RANKS_MAX - 1 : -1; r > 0; r--)
+        free_one(plan->rank[r]);
+    free_one(plan);
+}
+
+/* --- running ------------------------------------------------------------------------------------------------------ */
+
+/* All steps of one slot. */
+static int enqueue(void *argument)
+{
+    const struct slot *slot = (const struct slot *)argument;
+    return net_run_slot(slot->plan, slot);
+}
+
+/* The first batch of a plan loads its kernels; from the second on a slot is one graph. */
+static int run_slot(struct plan *plan, struct slot *slot)
+{
+    if (!plan->warm) {
+        plan->warm = 1;
+        return enqueue(slot);
+    }
+    if (!slot->graph)
+        RETURN_IF(context_capture(plan->context, enqueue, slot, &slot->graph));
+    CHECK_CUDA(cudaGraphLaunch(slot->graph, plan->context->compute));
+    return 0;
+}
+
+/* Waits until a slot's outputs are there and hands them over. */
+static int collect(struct plan *plan, struct slot *slot)
+{
+    if (!slot->count)
+        return 0;
+    CHECK_CUDA(cudaEventSynchronize(slot->done));
+    memcpy(slot->target, slot->staged_outputs, slot->count * plan->output_floats * sizeof(float));
+    slot->count = 0;
+    return 0;
+}
+
+/* What is to be embedded: images as floats, or views. */
+struct inputs {
+    const float *images;
+    const struct stored_views *views;
+    float *outputs;
+};
+
+static int start(struct plan *plan, struct slot *slot, const struct inputs *inputs, size_t first, size_t count)
+{
+    struct backend_context *context = plan->context;
+    const struct net *net = &plan->steps->net;
+    size_t bytes = count * plan->image_floats * sizeof(float);
+    if (inputs->views)
+        RETURN_IF(look_copy(context, &slot->look, net, inputs->views, first, count, slot->staged_images, slot->images,
+                            context->copy));
+    else {
+        memcpy(slot->staged_images, inputs->images + first * plan->image_floats, bytes);
+        CHECK_CUDA(cudaMemcpyAsync(slot->images, slot->staged_images, bytes, cudaMemcpyHostToDevice, context->copy));
+    }
+    CHECK_CUDA(cudaEventRecord(slot->uploaded, context->copy));
+    CHECK_CUDA(cudaStreamWaitEvent(context->compute, slot->uploaded, 0));
+    if (inputs->views)
+        RETURN_IF(look_compute(&slot->look, net, inputs->views, count, slot->images, context->compute));
+    RETURN_IF(run_slot(plan, slot));
+    CHECK_CUDA(cudaMemcpyAsync(slot->staged_outputs, slot->outputs, count * plan->output_floats * sizeof(float),
+                               cudaMemcpyDeviceToHost, context->compute));
+    CHECK_CUDA(cudaEventRecord(slot->done, context->compute));
+    slot->count = count;
+    slot->target = inputs->outputs + first * plan->output_floats;
+    return 0;
+}
+
+/* Inputs `first` .. `first` + `count` - 1 on one device. */
+static int forward_some(struct plan *plan, const struct inputs *inputs, size_t first, size_t count)
+{
+    CHECK_CUDA(cudaSetDevice(plan->context->device));
+    for (size_t at = 0, turn = 0; at < count; at += plan->batch, turn++) {
+        struct slot *slot = &plan->slot[turn % SLOTS];
+        size_t left = count - at, now = left < plan->batch ? left : plan->batch;
+        RETURN_IF(collect(plan, slot));
+        RETURN_IF(start(plan, slot, inputs, first + at, now));
+    }
+    for (int i = 0; i < SLOTS; i++)
+        RETURN_IF(collect(plan, &plan->slot[i]));
+    return 0;
+}
+
+struct forward_job {
+    struct plan *plan;
+    const struct inputs *inputs;
+    size_t count;
+};
+
+static int forward_rank(void *argument, int rank)
+{
+    const struct forward_job *job = (const struct forward_job *)argument;
+    struct share share = ranks_share(job->count, rank, ranks_count(job->plan->context));
+    return forward_some(job->plan->rank[rank], job->inputs, share.first, share.count);
+}
+
+static int forward(struct plan *plan, const struct inputs *inputs, size_t count)
+{
+    struct forward_job job = {plan, inputs, count};
+    return ranks_run(plan->context, forward_rank, &job);
+}
+
+int gpu_forward(struct plan *plan, const float *images, size_t count, float *outputs)
+{
+    struct inputs inputs = {images, NULL, outputs};
+    return forward(plan, &inputs, count);
+}
+
+int gpu_forward_views(struct plan *plan, const struct stored_views *views, size_t count, float *outputs)
+{
+    struct inputs inputs = {NULL, views, outputs};
+    return forward(plan, &inputs, count);
+}

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Without a GPU: said what is missing, no computing on the CPU unless configured, and then loud everywhere.
+# shellcheck source=tests/support/daemon.sh
+source "$1/tests/support/daemon.sh" "$1" "$2"
+code=0
+"$build/triaged" gpu --json >"$folder/gpu.json" || code=$?
+[ $code -ne 0 ] || { echo "skipped: there is a GPU; ./check --gpu looks at it"; exit 77; }
+[ $code -eq 69 ] || fail "triaged gpu ended with $code"
+jq -e '.error | test("cuda|CUDA|driver")' "$folder/gpu.json" >/dev/null || fail "$(cat "$folder/gpu.json")"
+"$build/triaged" gpu 2>"$folder/gpu.txt" && fail "triaged gpu without a GPU"
+grep -q 'worker.backend = cpu' "$folder/gpu.txt" || fail "no advice: $(cat "$folder/gpu.txt")"
+
+survey 40
+configure none "[worker]
+backend = cuda"
+import none
+start none
+wait_until 60 status_is none '.worker.restarts >= 2'
+status_is none '.ready == false and .worker.backend == "" and .galaxies.embedded == 0' || fail "a worker computes without a GPU"
+grep -q 'cannot start: .*worker.backend = cpu' "$folder/none.log" || fail "the log does not say what to do"
+stop none
+
+configure loud "[worker]
+backend = cuda
+fallback = cpu"
+import loud
+start loud
+ready loud 120
+status_is loud '.worker.backend == "cpu" and (.worker.fallback | length > 20) and (.problems | tostring | test("computing on the CPU"))' ||
+    fail "status hides the fallback"
+ctl loud status >"$folder/status"
+grep -q 'INSTEAD OF CUDA' "$folder/status" || fail "the words of status hide the fallback"
+ctl loud ready >"$folder/ready" && fail "readiness hides the fallback: $(cat "$folder/ready")"
+ctl loud metrics >"$folder/metrics"
+grep -qx 'triage_worker_fallback 1' "$folder/metrics" || fail "the metrics hide the fallback"
+grep -q 'COMPUTING ON THE CPU' "$folder/loud.log" || fail "the log hides the fallback"
+stop loud

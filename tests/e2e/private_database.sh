@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# The private database: made whole or not at all, whatever ends its making; by the server version that made it ever after; its log
+# has a limit. And a start ends within 10 s of SIGTERM while a database makes it wait: one that is being made, one that holds the
+# lock of the migrations, one that accepts connections and says nothing.
+# shellcheck source=tests/support/daemon.sh
+source "$1/tests/support/daemon.sh" "$1" "$2"
+survey 40
+configure a
+data=$folder/a/postgres/data
+ends() { # NAME SIGNAL WHILE: within 10 s
+    local limit=$((SECONDS + 10)) pid=${daemon[$1]} code=0
+    kill "-$2" "$pid"
+    until gone "$pid"; do
+        [ $SECONDS -le $limit ] || fail "still running 10 s after SIG$2 while $3"
+        pause
+    done
+    wait "$pid" || code=$?
+    unset "daemon[$1]"
+    [ "$2" = KILL ] || [ $code -eq 0 ] || fail "ended with $code while $3"
+    echo "ended while $3"
+}
+being_made() { { [ -e "$data.new/PG_VERSION" ] && [ ! -e "$data.new/left" ]; } || [ -e "$data" ]; }
+for signal in KILL TERM; do
+    start a
+    wait_until 30 being_made
+    [ ! -e "$data" ] || fail "the folder of the database is there before it is complete"
+    ends a $signal "the database is being made"
+    [ ! -e "$data" ] || fail "a half made database is taken for one"
+    [ ! -e "$data.new" ] || touch "$data.new/left"
+done
+import a # makes it whole
+[ -e "$data/PG_VERSION" ] || fail "not made: $(ls "$folder/a/postgres")"
+
+head -c 9000000 /dev/zero | tr '\0' 'x' >>"$folder/a/postgres/log"
+printf "\nthe last line\n" >>"$folder/a/postgres/log"
+start a
+ready a
+short() { [ "$(stat -c %s "$folder/a/postgres/log")" -lt 1000000 ] && grep -qa "^the last line$" "$folder/a/postgres/log.1"; }
+wait_until 20 short
+stop a
+
+cp "$data/PG_VERSION" "$folder/version"
+echo 9 >"$data/PG_VERSION"
+code=0
+"$build/triaged" run --config "$folder/a.conf" 2>"$folder/said" || code=$?
+[ $code -ne 0 ] || fail "a server of another version was started"
+grep -q "made by PostgreSQL 9, which is not installed: install postgresql-9" "$folder/said" || fail "$code: $(cat "$folder/said")"
+cp "$folder/version" "$data/PG_VERSION"
+start a
+ready a
+stop a
+
+if [ "$(id -u)" = 0 ]; then # its log is in a folder of the database's user, who gains nothing by a link there
+    mv "$folder/a/postgres/log" "$folder/log.saved"
+    (umask 077 && touch "$folder/victim")
+    ln -s "$folder/victim" "$folder/a/postgres/log"
+    "$build/triaged" run --config "$folder/a.conf" 2>"$folder/said" && fail "a log that is a link was written to"
+    [ "$(stat -c %u:%s "$folder/victim")" = 0:0 ] || fail "a link gave a file of root's away"
+    grep -q "postgres/log" "$folder/said" || fail "unclear: $(cat "$folder/said")"
+fi
+
+server start
+configure b "[database]
+url = $server_url"
+psql -X -q -d "$server_url" -c "SELECT pg_advisory_lock(7214300), pg_sleep(120)" >/dev/null 2>&1 &
+pids+=($!)
+locks() { [ "$(psql -X -A -t -d "$server_url" -c "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND $1")" = 1 ]; }
+wait_until 20 locks granted
+start b
+wait_until 20 locks "NOT granted"
+ends b TERM "another process migrates the database"
+
+/usr/bin/python3 - >"$folder/port" <<'PYTHON' &
+import socket
+listener = socket.socket()
+listener.bind(("127.0.0.1", 0))
+listener.listen(8)
+print(listener.getsockname()[1], flush=True)
+accepted = []
+while True:
+    accepted.append(listener.accept())
+    print("accepted", flush=True)
+PYTHON
+pids+=($!)
+wait_until 10 test -s "$folder/port"
+configure c "[database]
+url = host=127.0.0.1 port=$(head -1 "$folder/port") user=triage dbname=postgres"
+start c
+wait_until 20 grep -q accepted "$folder/port"
+ends c TERM "the database says nothing"
+server stop
+echo "the private database is whole, and no database holds up a stop"

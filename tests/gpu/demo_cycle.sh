@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# A cycle of the service on the cuda backend: 64 simulated galaxies at 32 pixels, the daemon's worker with gpu/ on the stand-in, loaded as
+# on a GPU host; votes, fit, gate, ranking and feed. Then the device is lost in the middle of a cycle: the worker ends, the daemon starts
+# another, and the same daemon goes on with the cycle; then it is lost again and again. Last, a host without a device: an error, or the processor if that was configured, loudly.
+# shellcheck source=tests/support/daemon.sh
+source "$1/tests/support/daemon.sh" "$1" "$2"
+module=$2/tests/gpu/emulated/triage-cuda.so
+[ -e "$module" ] || { echo "skipped: nothing in gpu/"; exit 77; }
+mkdir "$folder/bin"
+cp "$build"/triaged "$build"/triagectl "$build"/triage-sim "$module" "$folder/bin" # the library is looked for beside the program
+build=$folder/bin
+export STANDIN_SEED=3
+survey 64
+configure a '[worker]
+backend = cuda'
+cycles() { status_is a ".cycle.number >= $1 and .champion > 0"; }
+
+import a
+start a
+ready a 120
+status_is a '.worker.backend == "cuda" and .worker.fallback == ""' || fail "the worker does not say cuda: $(ctl a --json status | jq -c .worker)"
+platform a
+wait_until 180 cycles 2
+queued() { [ "$(ctl a --json queue | jq '.entries | length')" -gt 0 ]; }
+wait_until 60 queued
+! grep -q 'stand-in: ' "$folder/a.log" || fail "rules were broken: $(grep -A2 -m1 'stand-in: ' "$folder/a.log")"
+done_by=$(ctl a --json status | jq .cycle.number)
+: >"$folder/a.log"
+stop a
+
+# The first worker loses its device in the middle of its work; the daemon, which was not restarted, gives the job to the next one.
+STANDIN_FAIL_AFTER=${LOSE_ONCE_AFTER:-150} STANDIN_FAIL_ONCE=$folder/lost start a
+wait_until 240 cycles $((done_by + 1))
+[ "$(grep -c 'device is lost' "$folder/a.log")" = 1 ] || fail "lost $(grep -c 'device is lost' "$folder/a.log") times, wanted once"
+status_is a '.worker.backend == "cuda" and .worker.fallback == ""' || fail "after a lost device: $(ctl a --json status | jq -c .worker)"
+grep -q 'the worker ended (.*); starting it again' "$folder/a.log" || fail "the worker did not end"
+done_by=$(ctl a --json status | jq .cycle.number)
+stop a
+
+# Every worker loses its device after some operations; the daemon starts another each time, and goes on where it was once one keeps it.
+: >"$folder/a.log"
+lost() { [ "$(grep -c 'device is lost' "$folder/a.log")" -ge 2 ]; }
+STANDIN_FAIL_AFTER=${LOSE_AFTER:-60} start a
+wait_until 120 lost
+stop a
+start a
+wait_until 180 cycles $((done_by + 1))
+stop a
+
+# No driver: what `triaged gpu` says, and the two ways to go on.
+export STANDIN_DEVICES=0
+code=0
+"$build/triaged" gpu --config "$folder/a.conf" 2>"$folder/no_driver" || code=$?
+[ "$code" = 69 ] && grep -qi 'driver' "$folder/no_driver" || fail "triaged gpu without a driver: $code, $(cat "$folder/no_driver")"
+sed -i 's/^backend = cuda/backend = cuda\nfallback = cpu/' "$folder/a.conf"
+start a
+ready a 120
+status_is a '.worker.backend == "cpu" and (.worker.fallback | test("driver"))' || fail "the fallback is not in status: $(ctl a --json status | jq -c .worker)"
+grep -q 'COMPUTING ON THE CPU' "$folder/a.log" || fail "the fallback is not loud"
+stop a
+echo "$done_by cycles on the emulated device, and more after devices that were lost"

@@ -1,0 +1,260 @@
+/*
+ * NCCL: sums of float and double across ranks, which are threads of this process. A collective runs when every rank has called it and everything
+ * before it in its stream is done; sums are in the order of ranks.
+ */
+#include "tests/gpu/standin/nccl.h"
+#include "tests/gpu/standin/engine.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define RANKS_LIMIT DEVICES_LIMIT
+#define AHEAD_LIMIT 1024 /* collectives that one rank may be ahead of another */
+
+struct round {
+    int called, arrived, done;
+    size_t count;
+    ncclDataType_t type;
+    const void *from[RANKS_LIMIT];
+    void *into[RANKS_LIMIT];
+    uint8_t here[RANKS_LIMIT];
+};
+
+struct group {
+    char id[NCCL_UNIQUE_ID_BYTES];
+    int ranks, joined, destroyed, broken; /* by a wrong call of one rank: nobody waits for it then */
+    uint8_t taken[RANKS_LIMIT];
+    struct round round[AHEAD_LIMIT];
+    struct group *next;
+};
+
+struct ncclComm {
+    struct group *group;
+    int rank, device;
+    uint64_t calls;
+    struct ncclComm *next;
+};
+
+struct collective {
+    struct group *group;
+    struct round *round;
+    int rank;
+};
+
+static struct group *group_list;
+static struct ncclComm *comm_list;
+static unsigned ids;
+
+static ncclResult_t leave_with(ncclResult_t result)
+{
+    unlock();
+    return result;
+}
+
+ncclResult_t ncclGetVersion(int *version)
+{
+    *version = 22809;
+    return ncclSuccess;
+}
+
+ncclResult_t ncclGetUniqueId(ncclUniqueId *uniqueId)
+{
+    lock();
+    memset(uniqueId, 0, sizeof *uniqueId);
+    snprintf(uniqueId->internal, sizeof uniqueId->internal, "stand-in %u", ++ids);
+    return leave_with(ncclSuccess);
+}
+
+static struct group *group_of(const ncclUniqueId *id, int ranks)
+{
+    for (struct group *g = group_list; g; g = g->next)
+        if (memcmp(g->id, id->internal, sizeof g->id) == 0)
+            return g;
+    struct group *g = calloc(1, sizeof *g);
+    memcpy(g->id, id->internal, sizeof g->id);
+    g->ranks = ranks;
+    g->next = group_list;
+    group_list = g;
+    return g;
+}
+
+static ncclResult_t join_group(ncclComm_t *comm, int ranks, const ncclUniqueId *id, int rank)
+{
+    if (usable())
+        return ncclUnhandledCudaError;
+    if (ranks < 1 || ranks > RANKS_LIMIT || rank < 0 || rank >= ranks)
+        return BROKEN(ncclInvalidArgument, NCCL_RANK, "rank %d of %d", rank, ranks);
+    struct group *group = group_of(id, ranks);
+    if (group->ranks != ranks || group->taken[rank])
+        return BROKEN(ncclInvalidUsage, NCCL_RANK, "rank %d of %d, where others say %d ranks%s", rank, ranks,
+                      group->ranks, group->taken[rank] ? ", is taken" : "");
+    group->taken[rank] = 1;
+    group->joined++;
+    tell_others();
+    while (group->joined < group->ranks)
+        if (wait_for_others())
+            return BROKEN(ncclSystemError, NCCL_MISSING, "%d of %d ranks came", group->joined, group->ranks);
+    *comm = calloc(1, sizeof **comm);
+    **comm = (struct ncclComm){group, rank, current_device(), 0, comm_list};
+    comm_list = *comm;
+    live_handles++;
+    return ncclSuccess;
+}
+
+ncclResult_t ncclCommInitRank(ncclComm_t *comm, int nranks, ncclUniqueId commId, int rank)
+{
+    lock();
+    return leave_with(join_group(comm, nranks, &commId, rank));
+}
+
+static struct ncclComm **comm_of(ncclComm_t comm)
+{
+    for (struct ncclComm **at = &comm_list; *at; at = &(*at)->next)
+        if (*at == comm)
+            return at;
+    found(RULE_NCCL_COMMUNICATOR, "no communicator %p", (void *)comm);
+    return NULL;
+}
+
+ncclResult_t ncclCommDestroy(ncclComm_t comm)
+{
+    lock();
+    struct ncclComm **at = comm_of(comm);
+    if (!at)
+        return leave_with(ncclInvalidArgument);
+    struct ncclComm *gone = *at;
+    *at = gone->next;
+    if (++gone->group->destroyed == gone->group->ranks) {
+        complete_everything();
+        for (struct group **g = &group_list; *g; g = &(*g)->next)
+            if (*g == gone->group) {
+                *g = gone->group->next;
+                free(gone->group);
+                break;
+            }
+    }
+    free(gone);
+    live_handles--;
+    return leave_with(ncclSuccess);
+}
+
+ncclResult_t ncclCommAbort(ncclComm_t comm)
+{
+    return ncclCommDestroy(comm);
+}
+
+ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *asyncError)
+{
+    lock();
+    struct ncclComm **at = comm_of(comm);
+    if (at)
+        *asyncError = usable() ? ncclUnhandledCudaError : comm->group->broken ? ncclRemoteError : ncclSuccess;
+    return leave_with(at ? ncclSuccess : ncclInvalidArgument);
+}
+
+/* --- the sum ------------------------------------------------------------------------------------------------------------------ */
+
+static int everybody_is_here(struct operation *operation)
+{
+    struct collective *c = operation->payload;
+    if (!c->round->here[c->rank]) {
+        c->round->here[c->rank] = 1;
+        c->round->arrived++;
+    }
+    return c->group->broken || c->round->arrived == c->group->ranks;
+}
+
+static void run_sum(struct operation *operation)
+{
+    struct collective *c = operation->payload;
+    if (c->group->broken)
+        return;
+    if (c->round->done++ == 0)
+        sum_ranks(c->group->ranks, c->round->type == ncclFloat64, c->round->from, c->round->into, c->round->count);
+    if (c->round->done == c->group->ranks)
+        memset(c->round, 0, sizeof *c->round);
+}
+
+static size_t value_bytes_of(ncclDataType_t type)
+{
+    return type == ncclFloat32 ? sizeof(float) : type == ncclFloat64 ? sizeof(double) : 0;
+}
+
+static ncclResult_t check_sum(const struct ncclComm *comm, const void *from, const void *into, size_t count,
+                              ncclDataType_t type, ncclRedOp_t op, const struct CUstream_st *stream)
+{
+    const void *const buffer[2] = {from, into};
+    size_t bytes = count * value_bytes_of(type);
+    if (!bytes || op != ncclSum)
+        return BROKEN(ncclInvalidArgument, NCCL_MISMATCH,
+                      "type %d, operation %d, %zu values: the stand-in sums floats and doubles", (int)type, (int)op,
+                      count);
+    if (stream->device != comm->device)
+        return BROKEN(ncclInvalidUsage, DEVICE_MISMATCH, "ncclAllReduce(): stream of device %d, communicator of %d",
+                      stream->device, comm->device);
+    for (int i = 0; i < 2; i++) {
+        struct allocation *a = allocation_of(buffer[i], bytes);
+        if (!a || a->device != comm->device || !inside_buffer(a, buffer[i], bytes))
+            return BROKEN(ncclInvalidArgument, NCCL_POINTER, "%s buffer %p of %zu bytes", i ? "receive" : "send",
+                          buffer[i], bytes);
+    }
+    if (from != into && (const char *)from < (const char *)into + bytes &&
+        (const char *)into < (const char *)from + bytes)
+        return BROKEN(ncclInvalidArgument, NCCL_OVERLAP, "send %p, receive %p", from, into);
+    return ncclSuccess;
+}
+
+static ncclResult_t all_reduce(ncclComm_t handle, const void *from, void *into, size_t count, ncclDataType_t type,
+                               ncclRedOp_t op, cudaStream_t stream)
+{
+    if (usable())
+        return ncclUnhandledCudaError;
+    struct ncclComm **at = comm_of(handle);
+    struct CUstream_st *s = at ? stream_of(stream) : NULL;
+    if (!at || !s)
+        return ncclInvalidArgument;
+    struct ncclComm *comm = *at;
+    struct round *round = &comm->group->round[comm->calls++ % AHEAD_LIMIT];
+    ncclResult_t result = check_sum(comm, from, into, count, type, op, s);
+    if (!result && round->called > 0 && (round->count != count || round->type != type))
+        result = BROKEN(ncclInvalidArgument, NCCL_MISMATCH, "rank %d: %zu values of type %d, others %zu of %d",
+                        comm->rank, count, (int)type, round->count, (int)round->type);
+    if (result) {
+        comm->group->broken = 1;
+        tell_others();
+        return result;
+    }
+    round->called++;
+    round->count = count;
+    round->type = type;
+    round->from[comm->rank] = from;
+    round->into[comm->rank] = into;
+    struct collective *c = malloc(sizeof *c);
+    *c = (struct collective){comm->group, round, comm->rank};
+    struct operation *o = operation_new("sum over ranks", run_sum, c);
+    o->ready = everybody_is_here;
+    touches(o, from, count * value_bytes_of(type), TOUCH_READ);
+    touches(o, into, count * value_bytes_of(type), TOUCH_WRITE);
+    return enqueue(o, s) ? ncclUnhandledCudaError : ncclSuccess;
+}
+
+ncclResult_t ncclAllReduce(const void *sendbuff, void *recvbuff, size_t count, ncclDataType_t datatype, ncclRedOp_t op,
+                           ncclComm_t comm, cudaStream_t stream)
+{
+    lock();
+    return leave_with(all_reduce(comm, sendbuff, recvbuff, count, datatype, op, stream));
+}
+
+const char *ncclGetErrorString(ncclResult_t result)
+{
+    static const char *const text[] = {"no error",
+                                       "unhandled cuda error",
+                                       "unhandled system error",
+                                       "internal error",
+                                       "invalid argument",
+                                       "invalid usage",
+                                       "remote process exited or there was a network error",
+                                       "in progress"};
+    return (unsigned)result < sizeof text / sizeof *text ? text[result] : "unknown result code";
+}

@@ -1,0 +1,68 @@
+/*
+ * A checking stand-in for the CUDA runtime, cuBLASLt, cuDNN and NCCL: test code, so that the whole of gpu/ runs where there is no
+ * device. What it promises:
+ *   - device memory is out of reach of the host except while a kernel, copy or library call executes;
+ *   - nothing executes at the call: work waits until something has to be known, and then runs in the most adverse order that
+ *     streams and events allow (STANDIN_SEED=0: in the order of the calls; else, as late as possible, a seeded order of streams, blocks and
+ *     threads of a phase);
+ *   - two operations that touch the same memory without an order between them are found by vector clocks, whatever order they ran in;
+ *   - every handle, descriptor, alignment, leading dimension, workspace and pointer is held to the documents (rules.h).
+ * What it is not: a device. It says nothing on speed, on the rounding of a device, nor on what the documents leave out.
+ *
+ * A broken rule returns the documented status where there is one, is printed, and is counted. A process that ends with findings nobody
+ * forgave ends with status 86.
+ *
+ * Environment: STANDIN_DEVICES (default 1, at most 8; 0 = no driver), STANDIN_MEMORY_MB per device (default 4096), STANDIN_SEED (default 1),
+ * STANDIN_FAIL_AFTER (the n-th operation and everything after it fails: device lost), STANDIN_FAIL_ONCE (a file: only in the process that
+ * makes it).
+ */
+#ifndef TRIAGE_TESTS_STANDIN_H
+#define TRIAGE_TESTS_STANDIN_H
+
+#include "tests/gpu/standin/rules.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Rules broken since the start or the last standin_forgive(); how often one was. */
+unsigned standin_findings(void);
+unsigned standin_found(enum standin_rule rule);
+void standin_forgive(void);
+
+const char *standin_rule_name(enum standin_rule rule);
+const char *standin_rule_text(enum standin_rule rule);
+const char *standin_rule_document(enum standin_rule rule);
+
+/* As the environment variables; only while nothing is allocated. */
+void standin_set_devices(int devices);
+void standin_set_memory(size_t bytes);
+void standin_set_seed(uint64_t seed);
+
+/* How long a rank waits for the others (60 s). */
+void standin_set_patience(int seconds);
+
+/* 1: every further allocation is an error (RULE_ALLOCATION_CLOSED). */
+void standin_close_allocation(int closed);
+
+/* The n-th operation from now, and every call after it, returns cudaErrorIllegalAddress, until standin_restore_device(). */
+void standin_lose_device_after(uint64_t operations);
+void standin_restore_device(void);
+
+/* What is allocated now: device memory of all devices, pinned memory; streams, events, graphs and handles. */
+size_t standin_device_bytes(void);
+size_t standin_pinned_bytes(void);
+unsigned standin_handles(void);
+
+/* Operations executed so far, and the most device memory that was allocated at a time. */
+uint64_t standin_operations(void);
+size_t standin_peak_bytes(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
