@@ -464,13 +464,14 @@ static int run_one(const struct clocks *wanted)
 
 cudaError_t complete(const struct clocks *wanted)
 {
-    pinned_release_all();
     device_reach("work");
-    while (!is_complete(wanted))
+    while (!is_complete(wanted)) {
+        pinned_release_all(); /* each time: while this thread waits, others hold what their new copies use */
         if (run_one(wanted) && run_one(NULL) && wait_for_others()) {
             found(RULE_NCCL_MISSING, "waited %d s for the other ranks", settings.patience_s);
             settings.lost = 1;
         }
+    }
     device_out_of_reach();
     join(&known, wanted);
     hold_all_pinned();
