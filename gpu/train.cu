@@ -262,12 +262,10 @@ static int open_dense(struct training *training, struct train_step *step)
                                       .output_side = step->output_side,
                                       .tf32 = 0,
                                       .training = training->keep,
-                                      .workspace_limit =
-                                          training->memory ? training->workspace_bytes : CONVOLUTION_WORKSPACE_BYTES};
-    RETURN_IF(convolution_open(&training->context->convolution, &shape, &step->convolution));
-    if (!training->memory)
-        at_least(&training->workspace_bytes, step->convolution.workspace_bytes);
-    return 0;
+                                      .workspace_limit = CONVOLUTION_WORKSPACE_BYTES};
+    /* Not what this batch needs: cuDNN may want more for a smaller one. */
+    training->workspace_bytes = CONVOLUTION_WORKSPACE_BYTES;
+    return convolution_open(&training->context->convolution, &shape, &step->convolution);
 }
 
 void train_forget(struct captured *captured)
@@ -323,7 +321,7 @@ int train_open_one(struct backend_context *context, const struct net *net, size_
     if (!result)
         result = make_steps(training);
     if (!result)
-        result = train_open_products(training, batch_limit); /* says what workspace cuDNN wants */
+        result = train_open_products(training, batch_limit); /* says whether cuDNN wants a workspace */
     if (!result)
         result = allocate(training);
     if (result)

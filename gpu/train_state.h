@@ -62,7 +62,7 @@ struct training {
     float *sum, *product; /* [channels] of affine_gradients */
     float *opened, *inner_gradient, *mean_gradient;
     float *padded, *padded_gradient, *weight_gradient;
-    void *workspace; /* of cuDNN */
+    void *workspace; /* of cuDNN, for a batch of any size */
     size_t workspace_bytes;
     float *scales;  /* [additions][batch_limit] */
     double *shared; /* [2][channels] sums over the whole batch */

@@ -75,9 +75,9 @@ static struct outcome train(const struct backend *backend, int threads, const st
     memset(outcome.image_gradients, 0, images);
     assert_int_equal(backend->open(threads, 1, &context), 0);
     assert_int_equal(backend->open_training(context, net, problem->count + 1, &training), 0);
-    assert_int_equal(backend->train_forward(training, outcome.parameters, problem->images, problem->count,
-                                            &problem->pass, outcome.outputs),
-                     0);
+    if (backend->train_forward(training, outcome.parameters, problem->images, problem->count, &problem->pass,
+                               outcome.outputs))
+        fail_msg("%s, side %d, %zu images: %s", net->name, net->side, problem->count, error_message());
     assert_int_equal(backend->train_backward(training, outcome.parameters, problem->slopes, problem->first_layer,
                                              outcome.gradients, problem->first_layer ? NULL : outcome.image_gradients),
                      0);

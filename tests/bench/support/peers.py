@@ -7,6 +7,8 @@ Usage: peers.py THREADS. Reads one question per line and answers with a number, 
   train torch|compiled BATCH SECONDS         images/s of whole steps: forward, backward, AdamW
   head-fit SECONDS                           galaxies through one head, both ways, /s/thread; 34 answers, batch 64
   head-score SECONDS                         galaxies/s/thread: 30 masks, entropies of one vote
+  device-trunk torch|compiled fp32|tf32|bf16 BATCH SECONDS   trunk on the first GPU, images and embeddings staying there
+  device-train torch|compiled fp32|tf32 BATCH SECONDS        train on the first GPU, images staying there
 The best part of at least 0.2 s counts, as in bench_compute.
 """
 import logging
@@ -118,6 +120,45 @@ class Peers:
             (net(images) * slope).mean().backward()
             optimizer.step()
         return best_rate(float(seconds), batch, step)
+
+    def device_net(self, kind, precision, training):
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "fp32"
+        torch.backends.cudnn.benchmark = True
+        torch._dynamo.reset()
+        import timm
+        net = timm.create_model("efficientnet_b0", in_chans=1, num_classes=0).cuda().to(memory_format=torch.channels_last)
+        net.train(training)
+        return net if kind == "torch" else torch.compile(net, mode=None if training else "max-autotune-no-cudagraphs", dynamic=False)
+
+    def device_trunk(self, kind, precision, batch, seconds):
+        batch = int(batch)
+        net, images = self.device_net(kind, precision, False), torch.rand(batch, 1, 224, 224, device="cuda")
+        with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
+            for _ in range(5):
+                net(images)
+            graph = torch.cuda.CUDAGraph()  # as ours
+            with torch.cuda.graph(graph):
+                net(images)
+
+            def many():
+                for _ in range(10):
+                    graph.replay()
+                torch.cuda.synchronize()
+            return best_rate(float(seconds), 10 * batch, many)
+
+    def device_train(self, kind, precision, batch, seconds):
+        batch = int(batch)
+        net = self.device_net(kind, precision, True)
+        images, slope = torch.rand(batch, 1, 224, 224, device="cuda"), torch.rand(batch, INPUTS, device="cuda") - 0.5
+        optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=True)
+
+        def many():
+            for _ in range(10):
+                optimizer.zero_grad()
+                (net(images) * slope).mean().backward()
+                optimizer.step()
+            torch.cuda.synchronize()
+        return best_rate(float(seconds), 10 * batch, many)
 
     def head_fit(self, seconds):
         """Dropout, linear, concentrations 1..101, Dirichlet-multinomial loss, AdamW."""
