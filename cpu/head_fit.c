@@ -114,7 +114,7 @@ static void load(const struct fit_job *job, struct scratch *scratch, int head, c
         job->kernels->standardise((const uint16_t *)embedding + view * (uint64_t)heads->inputs, heads->shift,
                                   heads->scale, heads->inputs, z);
         if (heads->unit_length)
-            head_unit_length(z, heads->inputs);
+            job->kernels->unit_length(z, heads->inputs);
         z[heads->inputs] = 1;
         if (step && heads->dropout > 0) {
             uint32_t counter[3] = {(uint32_t)(row[r] + 1), (uint32_t)*step, (uint32_t)head << 8 | PHILOX_TRAIN};
@@ -133,7 +133,7 @@ static void forward(const struct fit_job *job, struct scratch *scratch, const st
         for (size_t a = 0; a < job->answers_padded; a += DOT_ROWS)
             job->kernels->dot(scratch->z + r * job->stride, job->stride, learner->weight + a * job->stride, job->stride,
                               (int)job->stride, scratch->x + r * job->answers_padded + a, job->answers_padded);
-    job->kernels->concentrations(scratch->x, rows * job->answers_padded);
+    job->kernels->concentrations(scratch->x, rows * job->answers_padded, 1);
 }
 
 static const uint16_t *votes_of(const struct fit_request *request, uint64_t row)

@@ -16,6 +16,16 @@
 #define DOT_ROWS     2
 #define DOT_LANES    16 /* depth of a dot product is a multiple of this */
 
+#define SCORE_ROWS    64 /* galaxies scored side by side */
+#define GROUP_PASSES  6  /* more share fewer products: their masks have too little in common */
+#define GROUP_ANSWERS 4  /* at once */
+
+/* Inputs up to `end`, from where the run before ends, and the passes that keep them. */
+struct mask_run {
+    int end;
+    uint32_t kept; /* bits */
+};
+
 struct adam_step {
     float learning_rate, decay;
     float correction1, correction2; /* 1 / (1 - beta^step) and its square root for the second moment */
@@ -31,11 +41,20 @@ struct head_kernels {
     void (*tile)(size_t rows, const float *a, size_t a_row, size_t a_depth, const float *b, size_t b_depth, int depth,
                  float *out, size_t out_row);
 
+    /*
+     * Products of a group of passes (pass_groups.h) for GROUP_ANSWERS answers: adds to out[pass][answer][SCORE_ROWS], for every run
+     * in turn, the sum over its inputs k of weight[k][answer] z[input[k]][SCORE_ROWS], to each pass that keeps it.
+     */
+    void (*passes)(const struct mask_run *run, int runs, const int *input, const float *weight, const float *z,
+                   float *const *out);
+
     /* out[r][s] = dot product of row r of a and row s of b, DOT_ROWS of each. */
     void (*dot)(const float *a, size_t a_row, const float *b, size_t b_row, int depth, float *out, size_t out_row);
 
     /* z = (embedding - shift) * scale; NaN for infinity */
     void (*standardise)(const uint16_t *embedding, const float *shift, const float *scale, int inputs, float *z);
+
+    void (*unit_length)(float *z, int inputs); /* head_unit_length() */
 
     /*
      * mask[i] = 0 where uniform(i) < rate, else 1 / (1 - rate); uniform i is word i % 4 of philox(key, {i /
@@ -45,8 +64,8 @@ struct head_kernels {
 
     void (*multiply)(float *z, const float *mask, int inputs);
 
-    /* x becomes head_alpha(x). */
-    void (*concentrations)(float *x, size_t count);
+    /* x becomes head_alpha(x) factor. */
+    void (*concentrations)(float *x, size_t count, float factor);
 
     /* One AdamW step on `count` weights; the gradient is cleared. */
     void (*adam)(const struct adam_step *step, float *weight, float *gradient, float *moment1, float *moment2,

@@ -44,6 +44,31 @@ static void KERNEL(tile)(size_t rows, const float *a, size_t a_row, size_t a_dep
         KERNEL(some_rows)(TILE_ROWS, a + r * a_row, a_row, a_depth, b, b_depth, depth, out + r * out_row, out_row);
 }
 
+#define WIDE (LANES == 16 ? 4 : 2) /* registers of rows: what fits beside GROUP_ANSWERS answers */
+
+static void KERNEL(passes)(const struct mask_run *run, int runs, const int *input, const float *weight, const float *z,
+                           float *const *out)
+{
+    for (int first = 0; first < SCORE_ROWS; first += WIDE * LANES)
+        for (int i = 0, k = 0; i < runs; i++) {
+            KERNEL(vector) sum[GROUP_ANSWERS][WIDE] = {0}, right[WIDE];
+            for (; k < run[i].end; k++) {
+#pragma GCC unroll 16
+                for (int v = 0; v < WIDE; v++)
+                    right[v] = *(const KERNEL(loose) *)(z + (size_t)input[k] * SCORE_ROWS + first + v * LANES);
+#pragma GCC unroll 16
+                for (int j = 0; j < GROUP_ANSWERS * WIDE; j++)
+                    sum[j / WIDE][j % WIDE] += weight[k * GROUP_ANSWERS + j / WIDE] * right[j % WIDE];
+            }
+            for (uint32_t kept = run[i].kept; kept; kept &= kept - 1) {
+                float *to = out[__builtin_ctz(kept)] + first;
+#pragma GCC unroll 16
+                for (int j = 0; j < GROUP_ANSWERS * WIDE; j++)
+                    *(KERNEL(loose) *)(to + j / WIDE * SCORE_ROWS + j % WIDE * LANES) += sum[j / WIDE][j % WIDE];
+            }
+        }
+}
+
 static void KERNEL(dot)(const float *a, size_t a_row, const float *b, size_t b_row, int depth, float *out,
                         size_t out_row)
 {
@@ -77,6 +102,11 @@ static void KERNEL(standardise)(const uint16_t *restrict embedding, const float 
     }
 }
 
+static void KERNEL(unit_length)(float *z, int inputs)
+{
+    head_unit_length(z, inputs);
+}
+
 static void KERNEL(dropout)(uint64_t key, const uint32_t counter[3], float rate, int inputs, float *restrict mask)
 {
     float keep = 1.0f / (1.0f - rate);
@@ -96,10 +126,10 @@ static void KERNEL(multiply)(float *restrict z, const float *restrict mask, int 
         z[i] *= mask[i];
 }
 
-static void KERNEL(concentrations)(float *x, size_t count)
+static void KERNEL(concentrations)(float *x, size_t count, float factor)
 {
     for (size_t i = 0; i < count; i++)
-        x[i] = head_alpha(x[i]);
+        x[i] = head_alpha(x[i]) * factor;
 }
 
 static void KERNEL(adam)(const struct adam_step *step, float *restrict weight, float *restrict gradient,
@@ -125,8 +155,10 @@ static struct information KERNEL(question)(enum information_kind kind, const flo
 static const struct head_kernels KERNEL(kernels) = {
     .name = KERNEL_NAME,
     .tile = KERNEL(tile),
+    .passes = KERNEL(passes),
     .dot = KERNEL(dot),
     .standardise = KERNEL(standardise),
+    .unit_length = KERNEL(unit_length),
     .dropout = KERNEL(dropout),
     .multiply = KERNEL(multiply),
     .concentrations = KERNEL(concentrations),
@@ -136,6 +168,7 @@ static const struct head_kernels KERNEL(kernels) = {
 #undef LANES
 #undef ACROSS
 #undef ROWS
+#undef WIDE
 #undef VECTOR_BYTES
 #undef KERNEL
 #undef KERNEL_NAME

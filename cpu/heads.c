@@ -1,28 +1,27 @@
 /*
- * Scoring the pool: embeddings through all heads and passes as one matrix product per block of 64 rows, then
- * reduced. The masks are the same for every galaxy, so each (head, pass) is a fixed set of masked weights.
- * Fitting is head_fit.c.
+ * Scoring the pool: embeddings through all heads and passes, a block of galaxies side by side, then reduced galaxy by galaxy. The masks
+ * are the same for every galaxy, so passes share their products (pass_groups.h). Fitting is head_fit.c.
  */
 #include "cpu/heads.h"
 #include "base/error.h"
-#include "base/philox.h"
 #include "cpu/head_kernels.h"
+#include "cpu/pass_groups.h"
 #include "model/information.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define BLOCK_ROWS     64
-#define BLOCKS_AT_ONCE 64                  /* between two questions to `stop` */
-#define WEIGHTS_MAX    ((size_t)512 << 20) /* bytes of masked weights */
+#define BLOCKS_AT_ONCE 64 /* between two questions to `stop` */
+#define SPREAD_ROWS    16 /* galaxies turned from columns into rows at a time; divides SCORE_ROWS */
 #define ALIGNMENT      64
 
 /* One worker's memory. */
 struct scratch {
-    float *z;        /* [views][BLOCK_ROWS][inputs] standardised embeddings */
-    float *x;        /* [BLOCK_ROWS][columns] logits, then concentrations */
-    float *alpha;    /* [answers][stride] one galaxy, passes padded */
+    float *row;      /* [SPREAD_ROWS][inputs] standardised embeddings */
+    float *z;        /* [views][inputs][SCORE_ROWS] the same, galaxies side by side */
+    float *x;        /* [passes][answers_padded][SCORE_ROWS] logits, then concentrations */
+    float *alpha;    /* [SPREAD_ROWS][answers][stride], passes padded */
     float *fraction; /* [answers] */
     float *reached;  /* [questions] */
 };
@@ -30,13 +29,10 @@ struct scratch {
 struct score_job {
     const struct score_request *request;
     const struct head_kernels *kernels;
-    int inputs, answers, passes;
-    int views, passes_per_view;       /* pass t looks at view t % views */
-    int columns_per_view;             /* answers * passes_per_view rounded up to TILE_COLUMNS */
-    int columns;                      /* of all views, one after the other */
+    struct pass_groups groups;
+    int inputs, answers, passes, views;
+    int answers_padded;
     int stride;                       /* passes rounded up to INFORMATION_LANES */
-    float *weight;                    /* [columns / TILE_COLUMNS][inputs][TILE_COLUMNS] masked */
-    float *bias;                      /* [columns] */
     float factor[SCHEMA_ANSWERS_MAX]; /* of the answer's question, see head.h */
     struct scratch *scratch;          /* [workers] */
     size_t first_block;
@@ -50,29 +46,6 @@ static int round_up(int value, int step)
 static float *floats(size_t count)
 {
     return aligned_alloc(ALIGNMENT, (count * sizeof(float) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
-}
-
-static int column_of(const struct score_job *job, int answer, int pass)
-{
-    return pass % job->views * job->columns_per_view + answer * job->passes_per_view + pass / job->views;
-}
-
-/* Writes the weights of one head and pass into their columns. */
-static void mask_weights(struct score_job *job, int head, int pass, float *mask)
-{
-    const struct head_set *heads = job->request->heads;
-    int passes_per_head = job->passes / heads->count;
-    uint32_t counter[3] = {(uint32_t)pass, (uint32_t)head, heads->model << 4 | PHILOX_SCORE};
-    job->kernels->dropout(job->request->seed, counter, heads->dropout, job->inputs, mask);
-    for (int a = 0; a < job->answers; a++) {
-        int column = column_of(job, a, head * passes_per_head + pass);
-        size_t output = (size_t)head * (size_t)job->answers + (size_t)a;
-        const float *weight = heads->weight + output * (size_t)job->inputs;
-        float *panel = job->weight + (size_t)(column / TILE_COLUMNS) * (size_t)job->inputs * TILE_COLUMNS;
-        for (int i = 0; i < job->inputs; i++)
-            panel[i * TILE_COLUMNS + column % TILE_COLUMNS] = weight[i] * mask[i];
-        job->bias[column] = heads->bias[output];
-    }
 }
 
 static int check(const struct score_request *request)
@@ -95,6 +68,7 @@ static int check(const struct score_request *request)
 static void job_free(struct score_job *job, int workers)
 {
     for (int i = 0; job->scratch && i < workers; i++) {
+        free(job->scratch[i].row);
         free(job->scratch[i].z);
         free(job->scratch[i].x);
         free(job->scratch[i].alpha);
@@ -102,55 +76,43 @@ static void job_free(struct score_job *job, int workers)
         free(job->scratch[i].reached);
     }
     free(job->scratch);
-    free(job->weight);
-    free(job->bias);
+    pass_groups_free(&job->groups);
 }
 
 static int scratch_new(const struct score_job *job, struct scratch *scratch)
 {
-    size_t answers = (size_t)job->answers;
-    scratch->z = floats((size_t)job->views * BLOCK_ROWS * (size_t)job->inputs);
-    scratch->x = floats((size_t)BLOCK_ROWS * (size_t)job->columns);
-    scratch->alpha = floats(answers * (size_t)job->stride);
+    size_t answers = (size_t)job->answers, inputs = (size_t)job->inputs;
+    size_t alphas = SPREAD_ROWS * answers * (size_t)job->stride;
+    scratch->row = floats(SPREAD_ROWS * inputs);
+    scratch->z = floats((size_t)job->views * inputs * SCORE_ROWS);
+    scratch->x = floats((size_t)job->passes * (size_t)job->answers_padded * SCORE_ROWS);
+    scratch->alpha = floats(alphas);
     scratch->fraction = floats(answers);
     scratch->reached = floats((size_t)job->request->schema->questions);
-    if (!scratch->z || !scratch->x || !scratch->alpha || !scratch->fraction || !scratch->reached)
-        return -1;
-    for (size_t i = 0; i < answers * (size_t)job->stride; i++)
+    if (!scratch->row || !scratch->z || !scratch->x || !scratch->alpha || !scratch->fraction || !scratch->reached)
+        return error_set(ERROR_SYSTEM, "out of memory for scoring with %d passes", job->passes);
+    for (size_t i = 0; i < alphas; i++)
         scratch->alpha[i] = 1; /* the padding stays so */
     return 0;
 }
 
 static int job_new(struct score_job *job, int workers)
 {
-    size_t weights = (size_t)job->columns * (size_t)job->inputs;
-    if (weights * sizeof(float) > WEIGHTS_MAX)
-        return error_set(ERROR_LIMIT,
-                         "%d passes of %d answers need %zu MiB of masked weights, more than %zu: use fewer passes",
-                         job->passes, job->answers, weights * sizeof(float) >> 20, WEIGHTS_MAX >> 20);
-    job->weight = floats(weights);
-    job->bias = floats((size_t)job->columns);
+    int result = pass_groups_new(job->request, &job->groups);
+    if (result)
+        return result;
+    job->answers_padded = job->groups.answers_padded;
     job->scratch = calloc((size_t)workers, sizeof *job->scratch);
-    float *mask = floats((size_t)round_up(job->inputs, 32));
-    int result = job->weight && job->bias && job->scratch && mask ? 0 : -1;
+    if (!job->scratch)
+        return error_set(ERROR_SYSTEM, "out of memory for scoring");
     for (int i = 0; i < workers && !result; i++)
         result = scratch_new(job, &job->scratch[i]);
-    if (!result) {
-        memset(job->weight, 0, weights * sizeof(float));
-        memset(job->bias, 0, (size_t)job->columns * sizeof(float));
-        for (int head = 0; head < job->request->heads->count; head++)
-            for (int pass = 0; pass < job->passes / job->request->heads->count; pass++)
-                mask_weights(job, head, pass, mask);
-    }
-    free(mask);
-    return result ? error_set(ERROR_SYSTEM, "out of memory for scoring with %d passes", job->passes) : 0;
+    return result;
 }
 
-static void dump(const struct score_job *job, const float *x, float *output)
+static float *column_of(const struct score_job *job, float *x, int pass, int answer)
 {
-    for (int t = 0; t < job->passes; t++)
-        for (int a = 0; a < job->answers; a++)
-            output[t * job->answers + a] = job->factor[a] * x[column_of(job, a, t)];
+    return x + ((size_t)pass * (size_t)job->answers_padded + (size_t)answer) * SCORE_ROWS;
 }
 
 /* Expected fraction of each answer, alpha_a / A averaged over passes, pass by pass. */
@@ -170,23 +132,19 @@ static void mean_fractions(const struct score_job *job, const struct question *q
         fraction[a] = (float)(mean[a] / job->passes);
 }
 
-static void inform(const struct score_job *job, struct scratch *scratch, const float *x, int votes_due, float *output)
+/* Of one galaxy, alpha [answers][stride]. */
+static void inform(const struct score_job *job, struct scratch *scratch, const float *alpha, int votes_due,
+                   float *output)
 {
     const struct schema *schema = job->request->schema;
     float *fraction = output + 2, *question_total = fraction + schema->answers,
           *question_expected = question_total + schema->questions;
-    for (int a = 0; a < job->answers; a++)
-        for (int view = 0; view < job->views; view++) {
-            float *alpha = scratch->alpha + a * job->stride + view * job->passes_per_view;
-            for (int t = 0; t < job->passes_per_view; t++)
-                alpha[t] = job->factor[a] * x[column_of(job, a, view) + t];
-        }
     for (int q = 0; q < schema->questions; q++) {
         const struct question *question = &schema->question[q];
-        const float *alpha = scratch->alpha + question->first * job->stride;
+        const float *first = alpha + question->first * job->stride;
         struct information information =
-            job->kernels->question(job->request->kind, alpha, question->count, job->passes, job->stride, votes_due);
-        mean_fractions(job, question, alpha, fraction + question->first);
+            job->kernels->question(job->request->kind, first, question->count, job->passes, job->stride, votes_due);
+        mean_fractions(job, question, first, fraction + question->first);
         question_total[q] = (float)information.total;
         question_expected[q] = (float)information.expected;
     }
@@ -200,31 +158,110 @@ static void inform(const struct score_job *job, struct scratch *scratch, const f
     output[1] = (float)expected;
 }
 
-static void reduce(const struct score_job *job, struct scratch *scratch, size_t galaxy, float *x)
+/* Galaxies `first` .. of the block from columns into rows. */
+static void spread(const struct score_job *job, struct scratch *scratch, size_t first)
 {
-    const struct score_request *request = job->request;
-    job->kernels->concentrations(x, (size_t)job->columns);
-    if (request->reducer == REDUCE_DUMP)
-        dump(job, x, request->output + galaxy * (size_t)job->passes * (size_t)job->answers);
-    else
-        inform(job, scratch, x, request->votes_due[galaxy],
-               request->output + galaxy * (size_t)information_row_floats(request->schema));
+    size_t stride = (size_t)job->stride, size = (size_t)job->answers * stride;
+    for (int a = 0; a < job->answers; a++)
+        for (int t = 0; t < job->passes; t++) {
+            const float *x = column_of(job, scratch->x, t, a) + first;
+            float *alpha = scratch->alpha + (size_t)a * stride + (size_t)t;
+            for (size_t r = 0; r < SPREAD_ROWS; r++)
+                alpha[r * size] = x[r];
+        }
 }
 
-/* Standardised embeddings of `rows` galaxies from `first` on, each view apart; rows up to `padded` are 0. */
-static void load_block(const struct score_job *job, size_t first, size_t rows, size_t padded, float *z)
+static void dump(const struct score_job *job, float *x, size_t row, float *output)
+{
+    for (int t = 0; t < job->passes; t++)
+        for (int a = 0; a < job->answers; a++)
+            output[t * job->answers + a] = column_of(job, x, t, a)[row];
+}
+
+/* The block's `rows` galaxies from number `galaxy` on, whose logits are in x. */
+static void reduce(const struct score_job *job, struct scratch *scratch, size_t galaxy, size_t rows)
 {
     const struct score_request *request = job->request;
+    size_t dumped = (size_t)job->passes * (size_t)job->answers, size = (size_t)job->answers * (size_t)job->stride;
+    size_t informed = (size_t)information_row_floats(request->schema);
+    for (int t = 0; t < job->passes; t++)
+        for (int a = 0; a < job->answers; a++)
+            job->kernels->concentrations(column_of(job, scratch->x, t, a), SCORE_ROWS, job->factor[a]);
+    for (size_t r = 0; r < rows; r++) {
+        if (request->reducer == REDUCE_DUMP) {
+            dump(job, scratch->x, r, request->output + (galaxy + r) * dumped);
+            continue;
+        }
+        if (r % SPREAD_ROWS == 0)
+            spread(job, scratch, r);
+        inform(job, scratch, scratch->alpha + r % SPREAD_ROWS * size, request->votes_due[galaxy + r],
+               request->output + (galaxy + r) * informed);
+    }
+}
+
+/* All NaN when one value is not finite: no pass may look as if it knew something, not even those that drop it. */
+static void break_whole(float *z, int inputs)
+{
+    uint32_t broken = 0;
+    for (int i = 0; i < inputs; i++) {
+        uint32_t bits;
+        memcpy(&bits, &z[i], 4);
+        broken |= (bits & 0x7f800000u) == 0x7f800000u;
+    }
+    for (int i = 0; broken && i < inputs; i++)
+        z[i] = NAN;
+}
+
+static void load_row(const struct score_job *job, size_t galaxy, int view, float *z)
+{
+    const struct score_request *request = job->request;
+    uint64_t row = request->row ? request->row[galaxy] : galaxy;
+    const char *embedding = (const char *)request->embedding + row * request->embedding_stride_bytes;
+    job->kernels->standardise((const uint16_t *)embedding + view * job->inputs, request->heads->shift,
+                              request->heads->scale, job->inputs, z);
+    if (request->heads->unit_length)
+        job->kernels->unit_length(z, job->inputs);
+    break_whole(z, job->inputs);
+}
+
+/* Standardised embeddings of `rows` galaxies from `first` on, side by side; what fills up is 0. */
+static void load_block(const struct score_job *job, struct scratch *scratch, size_t first, size_t rows)
+{
     size_t inputs = (size_t)job->inputs;
-    for (size_t view = 0; view < (size_t)job->views; view++, z += BLOCK_ROWS * inputs) {
-        memset(z + rows * inputs, 0, (padded - rows) * inputs * sizeof(float));
-        for (size_t r = 0; r < rows; r++) {
-            uint64_t row = request->row ? request->row[first + r] : first + r;
-            const char *embedding = (const char *)request->embedding + row * request->embedding_stride_bytes;
-            job->kernels->standardise((const uint16_t *)embedding + view * inputs, request->heads->shift,
-                                      request->heads->scale, job->inputs, z + r * inputs);
-            if (request->heads->unit_length)
-                head_unit_length(z + r * inputs, job->inputs);
+    for (int view = 0; view < job->views; view++)
+        for (size_t at = 0; at < SCORE_ROWS; at += SPREAD_ROWS) {
+            float *z = scratch->z + (size_t)view * inputs * SCORE_ROWS + at;
+            for (size_t r = 0; r < SPREAD_ROWS; r++)
+                if (at + r < rows)
+                    load_row(job, first + at + r, view, scratch->row + r * inputs);
+                else
+                    memset(scratch->row + r * inputs, 0, inputs * sizeof(float));
+            for (size_t i = 0; i < inputs; i++)
+                for (size_t r = 0; r < SPREAD_ROWS; r++)
+                    z[i * SCORE_ROWS + r] = scratch->row[r * inputs + i];
+        }
+}
+
+/* Logits of the block: biases, then the products of each group of passes. */
+static void multiply(const struct score_job *job, struct scratch *scratch)
+{
+    const struct head_set *heads = job->request->heads;
+    int per_head = job->passes / heads->count;
+    size_t inputs = (size_t)job->inputs;
+    for (int t = 0; t < job->passes; t++)
+        for (int a = 0; a < job->answers_padded; a++) {
+            float *x = column_of(job, scratch->x, t, a);
+            for (int r = 0; r < SCORE_ROWS; r++)
+                x[r] = a < job->answers ? heads->bias[t / per_head * job->answers + a] : 0;
+        }
+    for (int g = 0; g < job->groups.count; g++) {
+        const struct pass_group *group = &job->groups.group[g];
+        for (int a = 0; a < job->answers_padded; a += GROUP_ANSWERS) {
+            float *out[GROUP_PASSES];
+            for (int i = 0; i < group->passes; i++)
+                out[i] = column_of(job, scratch->x, group->pass[i], a);
+            job->kernels->passes(group->run, group->runs, group->input, group->weight + (size_t)a * inputs,
+                                 scratch->z + (size_t)group->view * inputs * SCORE_ROWS, out);
         }
     }
 }
@@ -232,20 +269,11 @@ static void load_block(const struct score_job *job, size_t first, size_t rows, s
 static void score_block(void *context, long item, int worker)
 {
     const struct score_job *job = context;
-    const struct score_request *request = job->request;
-    struct scratch *scratch = &job->scratch[worker];
-    size_t inputs = (size_t)job->inputs, columns = (size_t)job->columns;
-    size_t first = (job->first_block + (size_t)item) * BLOCK_ROWS, rows = request->count - first;
-    rows = rows > BLOCK_ROWS ? BLOCK_ROWS : rows;
-    size_t padded = (rows + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
-    load_block(job, first, rows, padded, scratch->z);
-    for (size_t r = 0; r < padded; r++)
-        memcpy(scratch->x + r * columns, job->bias, columns * sizeof(float));
-    for (size_t c = 0; c < columns; c += TILE_COLUMNS)
-        job->kernels->tile(padded, scratch->z + c / (size_t)job->columns_per_view * BLOCK_ROWS * inputs, inputs, 1,
-                           job->weight + c * inputs, TILE_COLUMNS, job->inputs, scratch->x + c, columns);
-    for (size_t r = 0; r < rows; r++)
-        reduce(job, scratch, first + r, scratch->x + r * columns);
+    size_t first = (job->first_block + (size_t)item) * SCORE_ROWS, rows = job->request->count - first;
+    rows = rows > SCORE_ROWS ? SCORE_ROWS : rows;
+    load_block(job, &job->scratch[worker], first, rows);
+    multiply(job, &job->scratch[worker]);
+    reduce(job, &job->scratch[worker], first, rows);
 }
 
 int cpu_head_score(struct workers *workers, const struct score_request *request, backend_stop *stop, void *stop_context)
@@ -260,18 +288,15 @@ int cpu_head_score(struct workers *workers, const struct score_request *request,
                             .passes = request->passes,
                             .views = request->views ? request->views : 1,
                             .stride = round_up(request->passes, INFORMATION_LANES)};
-    job.passes_per_view = job.passes / job.views;
     for (int a = 0; a < job.answers; a++)
         job.factor[a] = request->heads->factor[request->schema->answer[a].question];
-    job.columns_per_view = round_up(job.answers * job.passes_per_view, TILE_COLUMNS);
-    job.columns = job.views * job.columns_per_view;
     result = job_new(&job, workers_count(workers));
-    size_t blocks = (request->count + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    size_t blocks = (request->count + SCORE_ROWS - 1) / SCORE_ROWS;
     while (!result && job.first_block < blocks) {
         size_t left = blocks - job.first_block, items = left < BLOCKS_AT_ONCE ? left : BLOCKS_AT_ONCE;
         if (stop && stop(stop_context)) {
             result = error_set(ERROR_CANCELLED, "scoring was cancelled after %zu of %zu galaxies",
-                               job.first_block * BLOCK_ROWS, request->count);
+                               job.first_block * SCORE_ROWS, request->count);
             break;
         }
         workers_run(workers, score_block, &job, (long)items);

@@ -75,11 +75,15 @@ HOST_DEVICE static inline __attribute__((always_inline)) float head_alpha_slope(
 }
 
 /* The same bits in every build: sums of 16 lanes, halves upon halves. Zeros stay zeros; NaN makes everything NaN. */
-static inline void head_unit_length(float *z, int inputs)
+static inline __attribute__((always_inline)) void head_unit_length(float *z, int inputs)
 {
     float lane[16] = {0};
-    for (int i = 0; i < inputs; i++)
-        lane[i % 16] += z[i] * z[i];
+    int whole = inputs / 16 * 16;
+    for (int i = 0; i < whole; i += 16)
+        for (int j = 0; j < 16; j++)
+            lane[j] += z[i + j] * z[i + j];
+    for (int i = whole; i < inputs; i++)
+        lane[i - whole] += z[i] * z[i];
     for (int half = 8; half; half /= 2)
         for (int i = 0; i < half; i++)
             lane[i] += lane[i + half];
