@@ -101,6 +101,20 @@ static void shuffle(const struct fit_job *job, int head)
     }
 }
 
+static const uint16_t *embedding_of(const struct fit_job *job, uint64_t row, const uint64_t *step)
+{
+    const struct fit_request *request = job->request;
+    const char *embedding = (const char *)request->embedding + row * request->embedding_stride_bytes;
+    uint64_t view = request->views > 1 ? (row + (step ? *step : 0)) % (uint64_t)request->views : 0;
+    return (const uint16_t *)embedding + view * (uint64_t)job->heads->inputs;
+}
+
+static void prefetch(const uint16_t *embedding, int inputs)
+{
+    for (int i = 0; i < inputs; i += ALIGNMENT / (int)sizeof *embedding)
+        __builtin_prefetch(embedding + i);
+}
+
 /* Standardised inputs and a 1 for the bias of up to BLOCK_ROWS galaxies, with masks when `step` is given. */
 static void load(const struct fit_job *job, struct scratch *scratch, int head, const uint64_t *row, size_t rows,
                  const uint64_t *step)
@@ -108,11 +122,10 @@ static void load(const struct fit_job *job, struct scratch *scratch, int head, c
     const struct fit_request *request = job->request;
     const struct head_set *heads = job->heads;
     for (size_t r = 0; r < rows; r++) {
-        const char *embedding = (const char *)request->embedding + row[r] * request->embedding_stride_bytes;
-        uint64_t view = request->views > 1 ? (row[r] + (step ? *step : 0)) % (uint64_t)request->views : 0;
         float *z = scratch->z + r * job->stride;
-        job->kernels->standardise((const uint16_t *)embedding + view * (uint64_t)heads->inputs, heads->shift,
-                                  heads->scale, heads->inputs, z);
+        if (r + 1 < rows) /* rows lie all over the pool */
+            prefetch(embedding_of(job, row[r + 1], step), heads->inputs);
+        job->kernels->standardise(embedding_of(job, row[r], step), heads->shift, heads->scale, heads->inputs, z);
         if (heads->unit_length)
             job->kernels->unit_length(z, heads->inputs);
         z[heads->inputs] = 1;
@@ -122,8 +135,7 @@ static void load(const struct fit_job *job, struct scratch *scratch, int head, c
             job->kernels->multiply(z, scratch->mask, heads->inputs);
         }
     }
-    if (rows % DOT_ROWS)
-        memset(scratch->z + rows * job->stride, 0, job->stride * sizeof(float));
+    memset(scratch->z + rows * job->stride, 0, (round_up(rows, DOT_ROWS) - rows) * job->stride * sizeof(float));
 }
 
 /* Concentrations of the block into scratch->x. */
@@ -149,7 +161,7 @@ static float bag_weight(const struct fit_request *request, uint64_t row, uint32_
     return (float)-log(((double)random.word[0] + 0.5) * 0x1p-32);
 }
 
-/* Adds one block's share of the batch gradient. Returns 0, or -1 when a loss is not finite. */
+/* Adds one block's share of the batch gradient. Returns 0, or -1 when a galaxy's is not finite. */
 static int train_block(const struct fit_job *job, struct scratch *scratch, struct learner *learner, const uint64_t *row,
                        size_t rows, float weight)
 {
@@ -157,9 +169,11 @@ static int train_block(const struct fit_job *job, struct scratch *scratch, struc
     forward(job, scratch, learner, rows);
     for (size_t r = 0; r < rows; r++) {
         const float *alpha = scratch->x + r * padded;
-        double loss =
-            likelihood_galaxy_gradient(job->request->schema, alpha, votes_of(job->request, row[r]), scratch->gradient);
-        if (!isfinite(loss)) {
+        likelihood_galaxy_slopes(job->request->schema, alpha, votes_of(job->request, row[r]), scratch->gradient);
+        double any = 0;
+        for (size_t a = 0; a < answers; a++)
+            any += scratch->gradient[a];
+        if (!isfinite(any)) {
             learner->failed = 1;
             learner->failed_row = row[r];
             return -1;

@@ -13,7 +13,7 @@
 
 #define TILE_ROWS    4
 #define TILE_COLUMNS 16
-#define DOT_ROWS     2
+#define DOT_ROWS     4
 #define DOT_LANES    16 /* depth of a dot product is a multiple of this */
 
 #define SCORE_ROWS    64 /* galaxies scored side by side */

@@ -1,11 +1,44 @@
 /*
  * The hot loops once, included by head_kernels.c for each instruction set with
- *   VECTOR_BYTES   bytes of one register: 16, 32 or 64
- *   KERNEL(name)   the name with the set's suffix
+ *   VECTOR_BYTES         bytes of one register: 16, 32 or 64
+ *   KERNEL(name)         the name with the set's suffix
+ *   MULTIPLY_LOW(a, b)   products of the low halves of 64-bit lanes
+ *   HALVES(memory)       (optional) a register of floats from as many halves
  * No include guard on purpose.
  */
 typedef float KERNEL(vector) __attribute__((vector_size(VECTOR_BYTES)));
 typedef float KERNEL(loose) __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias)); /* anywhere in memory */
+typedef uint64_t KERNEL(wide) __attribute__((vector_size(VECTOR_BYTES)));
+typedef uint32_t KERNEL(words) __attribute__((vector_size(VECTOR_BYTES)));
+typedef uint32_t KERNEL(loose_words) __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
+#if VECTOR_BYTES == 64
+#define INTERLEAVE_LOW                                                                                                 \
+    {                                                                                                                  \
+        0, 8, 1, 9, 2, 10, 3, 11                                                                                       \
+    }
+#define INTERLEAVE_HIGH                                                                                                \
+    {                                                                                                                  \
+        4, 12, 5, 13, 6, 14, 7, 15                                                                                     \
+    }
+#elif VECTOR_BYTES == 32
+#define INTERLEAVE_LOW                                                                                                 \
+    {                                                                                                                  \
+        0, 4, 1, 5                                                                                                     \
+    }
+#define INTERLEAVE_HIGH                                                                                                \
+    {                                                                                                                  \
+        2, 6, 3, 7                                                                                                     \
+    }
+#else
+#define INTERLEAVE_LOW                                                                                                 \
+    {                                                                                                                  \
+        0, 2                                                                                                           \
+    }
+#define INTERLEAVE_HIGH                                                                                                \
+    {                                                                                                                  \
+        1, 3                                                                                                           \
+    }
+#endif
 #define LANES  (VECTOR_BYTES / 4)
 #define ACROSS (TILE_COLUMNS / LANES)
 
@@ -69,33 +102,47 @@ static void KERNEL(passes)(const struct mask_run *run, int runs, const int *inpu
         }
 }
 
+#define DOTS (LANES == 16 ? 4 : 2) /* rows of each side at once: what fits into the registers */
+
 static void KERNEL(dot)(const float *a, size_t a_row, const float *b, size_t b_row, int depth, float *out,
                         size_t out_row)
 {
-    KERNEL(vector) sum[DOT_ROWS][DOT_ROWS][ACROSS] = {0};
-    for (int k = 0; k < depth; k += DOT_LANES) {
+    for (size_t block = 0; block < DOT_ROWS * DOT_ROWS / DOTS / DOTS; block++) {
+        size_t row = block / (DOT_ROWS / DOTS) * DOTS, column = block % (DOT_ROWS / DOTS) * DOTS;
+        const float *left = a + row * a_row, *right = b + column * b_row;
+        KERNEL(vector) sum[DOTS][DOTS][ACROSS] = {0};
+        for (int k = 0; k < depth; k += DOT_LANES) {
 #pragma GCC unroll 16
-        for (int i = 0; i < DOT_ROWS * DOT_ROWS * ACROSS; i++) {
-            int r = i % DOT_ROWS, s = i / DOT_ROWS % DOT_ROWS, v = i / DOT_ROWS / DOT_ROWS;
-            sum[r][s][v] += *(const KERNEL(loose) *)(a + (size_t)r * a_row + k + v * LANES) *
-                            *(const KERNEL(loose) *)(b + (size_t)s * b_row + k + v * LANES);
+            for (int i = 0; i < DOTS * DOTS * ACROSS; i++) {
+                int r = i % DOTS, s = i / DOTS % DOTS, v = i / DOTS / DOTS;
+                sum[r][s][v] += *(const KERNEL(loose) *)(left + (size_t)r * a_row + k + v * LANES) *
+                                *(const KERNEL(loose) *)(right + (size_t)s * b_row + k + v * LANES);
+            }
         }
+        for (size_t r = 0; r < DOTS; r++)
+            for (size_t s = 0; s < DOTS; s++) {
+                float lane[DOT_LANES];
+                memcpy(lane, sum[r][s], sizeof lane);
+                for (int half = DOT_LANES / 2; half; half /= 2)
+                    for (int i = 0; i < half; i++)
+                        lane[i] += lane[i + half];
+                out[(row + r) * out_row + column + s] = lane[0];
+            }
     }
-    for (int r = 0; r < DOT_ROWS; r++)
-        for (int s = 0; s < DOT_ROWS; s++) {
-            float lane[DOT_LANES];
-            memcpy(lane, sum[r][s], sizeof lane);
-            for (int half = DOT_LANES / 2; half; half /= 2)
-                for (int i = 0; i < half; i++)
-                    lane[i] += lane[i + half];
-            out[(size_t)r * out_row + (size_t)s] = lane[0];
-        }
 }
 
 static void KERNEL(standardise)(const uint16_t *restrict embedding, const float *restrict shift,
                                 const float *restrict scale, int inputs, float *restrict z)
 {
-    for (int i = 0; i < inputs; i++) {
+    int i = 0;
+#ifdef HALVES
+    for (; i + LANES <= inputs; i += LANES) {
+        KERNEL(vector) value = HALVES(embedding + i), nothing = value - value;
+        *(KERNEL(loose) *)(z + i) =
+            (value - *(const KERNEL(loose) *)(shift + i)) * *(const KERNEL(loose) *)(scale + i) + nothing;
+    }
+#endif
+    for (; i < inputs; i++) {
         float value = half_to_float(embedding[i]);
         float nothing = value - value; /* infinity becomes NaN, which no sigmoid hides */
         z[i] = (value - shift[i]) * scale[i] + nothing;
@@ -107,16 +154,43 @@ static void KERNEL(unit_length)(float *z, int inputs)
     head_unit_length(z, inputs);
 }
 
+/* philox() of as many counters as there are 64-bit lanes, c0 = first, first + 1 ...; words in the low halves. */
+static inline __attribute__((always_inline)) void KERNEL(philox)(uint64_t key, uint32_t first,
+                                                                 const uint32_t counter[3], KERNEL(wide) word[4])
+{
+    KERNEL(wide) c0, zero = {0}, m0 = zero + 0xD2511F53u, m1 = zero + 0xCD9E8D57u;
+    KERNEL(wide) c1 = zero + counter[0], c2 = zero + counter[1], c3 = zero + counter[2];
+    for (uint32_t lane = 0; lane < LANES / 2; lane++)
+        c0[lane] = first + lane;
+    uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
+#pragma GCC unroll 10
+    for (int round = 0; round < 10; round++) {
+        KERNEL(wide) p0 = MULTIPLY_LOW(m0, c0), p1 = MULTIPLY_LOW(m1, c2);
+        c0 = p1 >> 32 ^ c1 ^ (zero + k0);
+        c2 = p0 >> 32 ^ c3 ^ (zero + k1);
+        c1 = p1; /* what is in the upper halves is never looked at */
+        c3 = p0;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    word[0] = c0, word[1] = c1, word[2] = c2, word[3] = c3;
+}
+
 static void KERNEL(dropout)(uint64_t key, const uint32_t counter[3], float rate, int inputs, float *restrict mask)
 {
     float keep = 1.0f / (1.0f - rate);
-    for (uint32_t first = 0; (int)first * 4 < inputs; first += 8) {
-        struct philox drawn[8];
-        for (uint32_t lane = 0; lane < 8; lane++)
-            drawn[lane] = philox(key, first + lane, counter[0], counter[1], counter[2]);
-        for (int lane = 0; lane < 8; lane++)
-            for (int word = 0; word < 4; word++)
-                mask[4 * ((int)first + lane) + word] = philox_uniform(drawn[lane].word[word]) < rate ? 0.0f : keep;
+    uint32_t keep_bits;
+    memcpy(&keep_bits, &keep, 4);
+    /* philox_uniform(word) < rate: its 24 bits lie below this. */
+    KERNEL(words) none = {0}, limit = none + ((uint32_t)ceilf(rate * 0x1p24f) << 8);
+    for (int i = 0; i < inputs; i += 2 * LANES) { /* four words a counter, LANES / 2 counters */
+        KERNEL(wide) word[4];
+        KERNEL(philox)(key, (uint32_t)i / 4, counter, word);
+        KERNEL(wide) even = (word[0] & 0xffffffffu) | word[1] << 32, odd = (word[2] & 0xffffffffu) | word[3] << 32;
+        KERNEL(words) low = (KERNEL(words))__builtin_shuffle(even, odd, (KERNEL(wide))INTERLEAVE_LOW);
+        KERNEL(words) high = (KERNEL(words))__builtin_shuffle(even, odd, (KERNEL(wide))INTERLEAVE_HIGH);
+        *(KERNEL(loose_words) *)(mask + i) = ~(KERNEL(words))(low < limit) & keep_bits;
+        *(KERNEL(loose_words) *)(mask + i + LANES) = ~(KERNEL(words))(high < limit) & keep_bits;
     }
 }
 
@@ -166,9 +240,14 @@ static const struct head_kernels KERNEL(kernels) = {
     .question = KERNEL(question),
 };
 #undef LANES
+#undef INTERLEAVE_LOW
+#undef INTERLEAVE_HIGH
 #undef ACROSS
 #undef ROWS
 #undef WIDE
+#undef DOTS
+#undef MULTIPLY_LOW
+#undef HALVES
 #undef VECTOR_BYTES
 #undef KERNEL
 #undef KERNEL_NAME

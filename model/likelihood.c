@@ -36,6 +36,22 @@ double likelihood_galaxy_gradient(const struct schema *schema, const float *alph
     return nll;
 }
 
+void likelihood_galaxy_slopes(const struct schema *schema, const float *alpha, const uint16_t *votes, double *gradient)
+{
+    for (int q = 0; q < schema->questions; q++) {
+        int first = schema->question[q].first, end = first + schema->question[q].count;
+        double concentration = 0;
+        uint32_t total = 0;
+        for (int a = first; a < end; a++) {
+            concentration += (double)alpha[a];
+            total += votes[a];
+        }
+        double all = likelihood_rising_slope(concentration, total);
+        for (int a = first; a < end; a++)
+            gradient[a] = all - likelihood_rising_slope((double)alpha[a], votes[a]);
+    }
+}
+
 double likelihood_mixture_question(const struct schema *schema, int q, const float *alpha, int passes,
                                    const uint16_t *votes)
 {

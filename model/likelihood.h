@@ -32,6 +32,9 @@ double likelihood_galaxy(const struct schema *schema, const float *alpha, const 
 double likelihood_galaxy_gradient(const struct schema *schema, const float *alpha, const uint16_t *votes,
                                   double *gradient);
 
+/* That gradient alone, without a logarithm; the same bits. Not finite somewhere when an alpha is not. */
+void likelihood_galaxy_slopes(const struct schema *schema, const float *alpha, const uint16_t *votes, double *gradient);
+
 /*
  * The ensemble's NLL: per question -ln of the probability averaged over passes, summed over questions.
  *   alpha  [passes][answers]

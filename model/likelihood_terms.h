@@ -58,6 +58,21 @@ HOST_DEVICE static inline struct likelihood_rising likelihood_rising(double x, u
     return (struct likelihood_rising){log(product / factorial), derivative / product};
 }
 
+/* The slope alone, with the same bits. */
+HOST_DEVICE static inline double likelihood_rising_slope(double x, uint32_t n)
+{
+    if (n == 0)
+        return 0;
+    if (n > LIKELIHOOD_PRODUCT_MAX)
+        return likelihood_terms_digamma(x + n) - likelihood_terms_digamma(x);
+    double product = x, derivative = 1;
+    for (uint32_t i = 1; i < n; i++) {
+        derivative = derivative * (x + i) + product;
+        product *= x + i;
+    }
+    return derivative / product;
+}
+
 /* `gradient` may be NULL. */
 HOST_DEVICE static inline double likelihood_terms(const float *alpha, const uint16_t *votes, int count,
                                                   double *gradient)

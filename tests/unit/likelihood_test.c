@@ -106,8 +106,10 @@ static void gradient_is_the_finite_difference(void **state)
     small_schema(&schema, 3, (int[]){3, 2, 4}, (int[]){-1, 1, 3});
     const float alpha[9] = {2.5f, 40, 7, 90, 1.25f, 3, 3, 60, 15};
     const uint16_t votes[9] = {3, 40, 7, 0, 0, 1, 0, 33, 34};
-    double gradient[9];
+    double gradient[9], alone[9];
     double nll = likelihood_galaxy_gradient(&schema, alpha, votes, gradient);
+    likelihood_galaxy_slopes(&schema, alpha, votes, alone);
+    assert_memory_equal(alone, gradient, sizeof gradient);
     assert_true(nll == likelihood_galaxy(&schema, alpha, votes));
     for (int a = 0; a < 9; a++) {
         float above[9], below[9];
