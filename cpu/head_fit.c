@@ -197,6 +197,7 @@ static void update(const struct fit_job *job, struct learner *learner, uint64_t 
                              .correction1 = (float)(1 / (1 - pow(0.9, t))),
                              .correction2 = (float)(1 / sqrt(1 - pow(0.999, t)))};
     struct adam_step bias_step = step;
+    bias_step.learning_rate = job->request->bias_rate;
     bias_step.decay = 0;
     for (size_t a = 0; a < (size_t)job->heads->answers; a++) {
         size_t at = a * job->stride;
@@ -271,7 +272,7 @@ static int run(struct workers *workers, struct fit_job *job, int train, const ui
         if (job->learner[head].failed) {
             job->bad_row = job->learner[head].failed_row;
             return error_set(ERROR_INPUT, "the loss is not finite: the galaxy's embedding is broken, or "
-                                          "heads.learning_rate is too high");
+                                          "heads.learning_rate or heads.bias_rate is too high");
         }
         *ret_loss += job->learner[head].loss;
     }
@@ -333,10 +334,11 @@ static int check(const struct fit_request *request, const struct head_set *heads
     if (request->epochs_max < 1 || request->patience < 1)
         return error_set(ERROR_INPUT, "epochs (%d) and patience (%d) must be at least 1", request->epochs_max,
                          request->patience);
-    if (!(request->learning_rate > 0) || !(request->weight_decay >= 0) || !isfinite(request->learning_rate) ||
-        !isfinite(request->weight_decay))
-        return error_set(ERROR_INPUT, "learning rate %g must be positive and weight decay %g not negative",
-                         (double)request->learning_rate, (double)request->weight_decay);
+    if (!(request->learning_rate > 0) || !(request->bias_rate > 0) || !(request->weight_decay >= 0) ||
+        !isfinite(request->learning_rate) || !isfinite(request->bias_rate) || !isfinite(request->weight_decay))
+        return error_set(ERROR_INPUT,
+                         "learning rate %g and bias rate %g must be positive and weight decay %g not negative",
+                         (double)request->learning_rate, (double)request->bias_rate, (double)request->weight_decay);
     if (!(heads->dropout >= 0 && heads->dropout < 1))
         return error_set(ERROR_INPUT, "dropout %g is outside 0 <= p < 1", (double)heads->dropout);
     return 0;

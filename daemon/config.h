@@ -35,7 +35,7 @@ struct config {
     int64_t threads, devices, embed_chunk, job_timeout_s;
     /* [heads] */
     int64_t heads, passes, epochs_max, patience, batch, labels_limit;
-    double dropout, learning_rate, weight_decay, warm_start;
+    double dropout, learning_rate, bias_rate, weight_decay, warm_start;
     /* [training] */
     char schedule[CONFIG_TEXT_BYTES], augmentation[CONFIG_TEXT_BYTES], norm[CONFIG_TEXT_BYTES],
         class_weights[CONFIG_TEXT_BYTES];

@@ -183,6 +183,7 @@ static int fit_heads(struct run *run)
                                   .train_count = run->labelled_count,
                                   .seed = (uint64_t)run->seed,
                                   .learning_rate = (float)config->learning_rate,
+                                  .bias_rate = (float)config->bias_rate,
                                   .weight_decay = (float)config->weight_decay,
                                   .bagging = config_bagging(config),
                                   .batch = (int)config->batch,

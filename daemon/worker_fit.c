@@ -215,6 +215,7 @@ static int fit(struct worker *worker, const struct labels *labels, struct model 
                                   .validation_count = labels->count[SPLIT_VALIDATION],
                                   .seed = (uint64_t)config->seed,
                                   .learning_rate = (float)config->learning_rate,
+                                  .bias_rate = (float)config->bias_rate,
                                   .weight_decay = (float)config->weight_decay,
                                   .bagging = config_bagging(config),
                                   .batch = (int)config->batch,

@@ -55,10 +55,11 @@ static int check(const struct fit_request *request, const struct head_set *heads
     if (request->epochs_max < 1 || request->patience < 1)
         return error_set(ERROR_INPUT, "epochs (%d) and patience (%d) must be at least 1", request->epochs_max,
                          request->patience);
-    if (!(request->learning_rate > 0) || !(request->weight_decay >= 0) || !isfinite(request->learning_rate) ||
-        !isfinite(request->weight_decay))
-        return error_set(ERROR_INPUT, "learning rate %g must be positive and weight decay %g not negative",
-                         (double)request->learning_rate, (double)request->weight_decay);
+    if (!(request->learning_rate > 0) || !(request->bias_rate > 0) || !(request->weight_decay >= 0) ||
+        !isfinite(request->learning_rate) || !isfinite(request->bias_rate) || !isfinite(request->weight_decay))
+        return error_set(ERROR_INPUT,
+                         "learning rate %g and bias rate %g must be positive and weight decay %g not negative",
+                         (double)request->learning_rate, (double)request->bias_rate, (double)request->weight_decay);
     if (!(heads->dropout >= 0 && heads->dropout < 1))
         return error_set(ERROR_INPUT, "dropout %g is outside 0 <= p < 1", (double)heads->dropout);
     return 0;
@@ -357,6 +358,7 @@ static int run_backward(struct fit_job *job, uint64_t steps_taken)
                                          .stride = (int)job->stride,
                                          .inputs = (int)job->inputs,
                                          .learning_rate = job->request->learning_rate,
+                                         .bias_rate = job->request->bias_rate,
                                          .decay = job->request->weight_decay,
                                          .correction1 = (float)(1 / (1 - pow(0.9, t))),
                                          .correction2 = (float)(1 / sqrt(1 - pow(0.999, t)))};
@@ -436,7 +438,7 @@ static int run(struct fit_job *job, int train, const uint64_t *row, size_t count
         if (failed[head] != NO_ROW) {
             job->bad_row = failed[head];
             return error_set(ERROR_INPUT, "the loss is not finite: the galaxy's embedding is broken, or "
-                                          "heads.learning_rate is too high");
+                                          "heads.learning_rate or heads.bias_rate is too high");
         }
         *ret_loss += total[head];
     }

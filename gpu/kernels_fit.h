@@ -135,7 +135,7 @@ struct adam_heads : plain_kernel {
         const float *gradient;
         size_t count; /* [heads][answers_padded][stride] */
         int stride, inputs;
-        float learning_rate, decay, correction1, correction2;
+        float learning_rate, bias_rate, decay, correction1, correction2;
     };
     HD int phases(const arguments &)
     {
@@ -146,12 +146,14 @@ struct adam_heads : plain_kernel {
         for (struct walk w = walk_from(at, a.count, (unsigned)a.stride); inside(w); walk_on(&w)) {
             if ((int)w.channel > a.inputs)
                 continue;
-            float g = a.gradient[w.index], decay = (int)w.channel < a.inputs ? a.decay : 0;
+            int is_weight = (int)w.channel < a.inputs;
+            float g = a.gradient[w.index], decay = is_weight ? a.decay : 0,
+                  rate = is_weight ? a.learning_rate : a.bias_rate;
             float m = 0.9f * a.moment1[w.index] + 0.1f * g, v = 0.999f * a.moment2[w.index] + 0.001f * (g * g);
             a.moment1[w.index] = m;
             a.moment2[w.index] = v;
-            a.weight[w.index] = a.weight[w.index] * (1.0f - a.learning_rate * decay) -
-                                a.learning_rate * a.correction1 * m / (sqrtf(v) * a.correction2 + 1e-8f);
+            a.weight[w.index] = a.weight[w.index] * (1.0f - rate * decay) -
+                                rate * a.correction1 * m / (sqrtf(v) * a.correction2 + 1e-8f);
         }
     }
 };

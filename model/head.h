@@ -139,7 +139,9 @@ void head_concentrations(const struct head_set *heads, int head, const uint16_t 
  *   order       every epoch each head shuffles train_row (Fisher and Yates, PHILOX_SHUFFLE, from the given
  *               order); the last batch of an epoch may be smaller
  *   optimiser   AdamW (Loshchilov & Hutter 2019; beta 0.9 / 0.999, epsilon 1e-8), decay on weights, not on
- *               biases
+ *               biases. Steps of biases have a size of their own: a step of AdamW moves each number by about its rate, so a
+ *               thousand weights move a logit a thousand times as far as its bias, and at one rate for all the weights have
+ *               fitted the noise long before concentrations, which only biases raise for everybody, are where they should be
  *   start       weights, moments and step as given: N epochs and N more equal 2 N bit for bit
  *   stopping    after each epoch the validation loss is the mean over heads and rows of likelihood_galaxy()
  *               without dropout; `patience` epochs without a better one end the fit. The state before the
@@ -161,7 +163,8 @@ struct fit_request {
     const uint64_t *validation_row; /* [validation_count] for early stopping; may be empty (then epochs_max / 4) */
     size_t validation_count;
     uint64_t seed;
-    float learning_rate, weight_decay;
+    float learning_rate, bias_rate; /* step of the weights, of the biases */
+    float weight_decay;
     int bagging;                /* 1 = each head weighs the galaxies in its own way, see above */
     int batch;                  /* galaxies per step, 1 .. HEAD_BATCH_MAX */
     int epochs_max;             /* full passes over the training rows */

@@ -49,7 +49,7 @@ wait_until 300 is_over 2
 ((BASH_REMATCH[2] == first && BASH_REMATCH[1] >= 2 * first)) || fail "not for doubled labels: $(begun 2)"
 
 # Heads that start anew and learn nothing: a model is promoted only by luck, and one refused is enough. Not without a new label.
-sed -i 's/^stalled_fits = .*/stalled_fits = 1/; s/^\[heads\]/[heads]\nlearning_rate = 1e-7\nwarm_start = 0/' "$folder/a.conf"
+sed -i 's/^stalled_fits = .*/stalled_fits = 1/; s/^\[heads\]/[heads]\nlearning_rate = 1e-7\nbias_rate = 1e-7\nwarm_start = 0/' "$folder/a.conf"
 ctl a reload >/dev/null
 second=$(ctl a --json train status | jq .training.labels)
 stalled() { training_is '.training.stalled >= 1'; }

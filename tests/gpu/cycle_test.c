@@ -134,6 +134,7 @@ static int fit(const struct backend *backend, struct backend_context *context, s
                                   .train_count = LABELLED,
                                   .seed = SEED,
                                   .learning_rate = 0.003f,
+                                  .bias_rate = 0.03f,
                                   .weight_decay = 0.01f,
                                   .bagging = 1,
                                   .batch = 24,

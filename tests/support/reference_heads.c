@@ -106,7 +106,8 @@ static void fit_step(const struct fit_request *request, struct head_set *heads, 
         }
     }
     for (int j = 0; j < answers * width; j++)
-        adam(plain->weight + j, plain->first + j, plain->second + j, plain->gradient[j], (double)request->learning_rate,
+        adam(plain->weight + j, plain->first + j, plain->second + j, plain->gradient[j],
+             (double)(j % width == inputs ? request->bias_rate : request->learning_rate),
              j % width == inputs ? 0 : (double)request->weight_decay, (double)step + 1);
 }
 

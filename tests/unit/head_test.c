@@ -107,6 +107,7 @@ static struct fit_request request_for(struct pool *pool, size_t train, size_t va
                                 .validation_count = validation,
                                 .seed = SEED,
                                 .learning_rate = 0.01f,
+                                .bias_rate = 0.05f,
                                 .weight_decay = 0.01f,
                                 .batch = 70, /* one full block of 64 and a ragged one */
                                 .epochs_max = 200,
@@ -393,7 +394,7 @@ static void fit_never_ends_worse_than_it_began(void **state)
     start(pool, &request, 1, &heads);
     assert_int_equal(run_fit(1, &request, &heads, &report), 0);
     assert_int_equal(head_set_copy(&heads, &begin), 0);
-    request.learning_rate = 3;
+    request.learning_rate = request.bias_rate = 3;
     assert_int_equal(run_fit(1, &request, &heads, &report), 0);
     assert_int_equal(report.best_epoch, 0);
     assert_int_equal(report.epochs, request.patience);
@@ -422,6 +423,28 @@ static void decay_pulls_weights_and_not_biases(void **state)
     assert_true(heads.bias[2] == bias);
     assert_true(report.train_loss == 0);
     head_set_free(&heads);
+}
+
+/* The first step of Adam has the size of its rate, whatever the gradient. */
+static void weights_and_biases_have_steps_of_their_own(void **state)
+{
+    struct pool *pool = *state;
+    struct fit_request request = request_for(pool, 70, 0); /* one batch */
+    struct head_set heads, begin;
+    struct fit_report report;
+    start(pool, &request, 2, &heads);
+    for (int i = 0; i < 2 * ANSWERS; i++)
+        heads.bias[i] += 0.3f; /* away from the best constant, where their gradients are nothing but rounding */
+    assert_int_equal(head_set_copy(&heads, &begin), 0);
+    request.epochs_max = 4;
+    assert_int_equal(run_fit(1, &request, &heads, &report), 0);
+    assert_int_equal(heads.step, 1);
+    for (int i = 0; i < 2 * ANSWERS; i++)
+        assert_true(fabsf(fabsf(heads.bias[i] - begin.bias[i]) - 0.05f) < 1e-4f);
+    for (int i = 0; i < 2 * ANSWERS * INPUTS; i++)
+        assert_true(fabsf(fabsf(heads.weight[i]) - 0.01f) < 1e-4f);
+    head_set_free(&heads);
+    head_set_free(&begin);
 }
 
 static void broken_embedding_is_named(void **state)
@@ -473,11 +496,11 @@ static void fit_can_be_cancelled(void **state)
 static void senseless_requests_are_refused(void **state)
 {
     struct pool *pool = *state;
-    struct fit_request good = request_for(pool, 150, 50), bad[6];
+    struct fit_request good = request_for(pool, 150, 50), bad[8];
     struct head_set heads;
     struct fit_report report;
     start(pool, &good, 1, &heads);
-    for (int i = 0; i < 6; i++)
+    for (int i = 0; i < 8; i++)
         bad[i] = good;
     bad[0].train_count = 0;
     bad[1].batch = 0;
@@ -485,7 +508,9 @@ static void senseless_requests_are_refused(void **state)
     bad[3].epochs_max = 0;
     bad[4].learning_rate = NAN;
     bad[5].weight_decay = -1;
-    for (int i = 0; i < 6; i++)
+    bad[6].bias_rate = 0;
+    bad[7].bias_rate = INFINITY;
+    for (int i = 0; i < 8; i++)
         assert_int_equal(run_fit(1, &bad[i], &heads, &report), ERROR_INPUT);
     heads.dropout = 1;
     assert_int_equal(run_fit(1, &good, &heads, &report), ERROR_INPUT);
@@ -875,6 +900,7 @@ int main(void)
         cmocka_unit_test(fit_goes_on_where_it_stopped),
         cmocka_unit_test(fit_never_ends_worse_than_it_began),
         cmocka_unit_test(decay_pulls_weights_and_not_biases),
+        cmocka_unit_test(weights_and_biases_have_steps_of_their_own),
         cmocka_unit_test(broken_embedding_is_named),
         cmocka_unit_test(fit_can_be_cancelled),
         cmocka_unit_test(senseless_requests_are_refused),

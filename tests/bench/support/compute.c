@@ -404,6 +404,7 @@ static struct pool make_pool(const char *schema, size_t count, int heads, int wi
     must(head_set_new(heads, INPUTS, pool.schema.answers, &pool.heads));
     pool.heads.model = 1;
     pool.heads.dropout = 0.2f;
+    pool.heads.unit_length = 1;
     for (int a = 0; a < pool.schema.answers; a++)
         constant[a] = 10;
     if (with_votes) {
@@ -430,10 +431,12 @@ static struct fit_request fit_request_of(const struct pool *pool, size_t validat
                                 .validation_count = validation,
                                 .seed = SEED,
                                 .learning_rate = 3e-4f,
+                                .bias_rate = 0.03f,
                                 .weight_decay = 0.1f,
+                                .bagging = 1,
                                 .batch = 64,
                                 .epochs_max = 200,
-                                .patience = 20};
+                                .patience = 10};
 }
 
 static int time_head_fit(char **argument)
