@@ -74,6 +74,9 @@ struct head_kernels {
     /* information_question() */
     struct information (*question)(enum information_kind kind, const float *alpha, int answers, int passes, int stride,
                                    int votes);
+
+    /* information_fractions() */
+    void (*fractions)(const float *alpha, int answers, int passes, int stride, float *fraction);
 };
 
 /* The best set this processor can run, or the one chosen by head_kernels_choose(). */

@@ -226,6 +226,11 @@ static struct information KERNEL(question)(enum information_kind kind, const flo
     return information_question(kind, alpha, answers, passes, stride, votes);
 }
 
+static void KERNEL(fractions)(const float *alpha, int answers, int passes, int stride, float *fraction)
+{
+    information_fractions(alpha, answers, passes, stride, fraction);
+}
+
 static const struct head_kernels KERNEL(kernels) = {
     .name = KERNEL_NAME,
     .tile = KERNEL(tile),
@@ -238,6 +243,7 @@ static const struct head_kernels KERNEL(kernels) = {
     .concentrations = KERNEL(concentrations),
     .adam = KERNEL(adam),
     .question = KERNEL(question),
+    .fractions = KERNEL(fractions),
 };
 #undef LANES
 #undef INTERLEAVE_LOW

@@ -115,23 +115,6 @@ static float *column_of(const struct score_job *job, float *x, int pass, int ans
     return x + ((size_t)pass * (size_t)job->answers_padded + (size_t)answer) * SCORE_ROWS;
 }
 
-/* Expected fraction of each answer, alpha_a / A averaged over passes, pass by pass. */
-static void mean_fractions(const struct score_job *job, const struct question *question, const float *alpha,
-                           float *fraction)
-{
-    double mean[SCHEMA_PER_QUESTION] = {0};
-    for (int t = 0; t < job->passes; t++) {
-        double sum = 0;
-        for (int a = 0; a < question->count; a++)
-            sum += (double)alpha[a * job->stride + t];
-        double inverse = 1 / sum;
-        for (int a = 0; a < question->count; a++)
-            mean[a] += (double)alpha[a * job->stride + t] * inverse;
-    }
-    for (int a = 0; a < question->count; a++)
-        fraction[a] = (float)(mean[a] / job->passes);
-}
-
 /* Of one galaxy, alpha [answers][stride]. */
 static void inform(const struct score_job *job, struct scratch *scratch, const float *alpha, int votes_due,
                    float *output)
@@ -144,7 +127,7 @@ static void inform(const struct score_job *job, struct scratch *scratch, const f
         const float *first = alpha + question->first * job->stride;
         struct information information =
             job->kernels->question(job->request->kind, first, question->count, job->passes, job->stride, votes_due);
-        mean_fractions(job, question, first, fraction + question->first);
+        job->kernels->fractions(first, question->count, job->passes, job->stride, fraction + question->first);
         question_total[q] = (float)information.total;
         question_expected[q] = (float)information.expected;
     }

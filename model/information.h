@@ -102,6 +102,28 @@ INFORMATION_INLINE double information_log2(double x)
     return exponent + s * (2.8853900817779268 + q * series);
 }
 
+/*
+ * log2 of a normal positive number less a half, to 1.5e-12, in fewer operations: with m in [1, 2) and s = (m - sqrt 2) / (m + sqrt 2)
+ * it is e + 2 atanh(s) / ln 2. Probabilities add up to 1, so sums of p log2 p get their half back where they end.
+ */
+INFORMATION_INLINE double information_log2_less_half(double x)
+{
+    const double root = 1.4142135623730951;
+    uint64_t bits;
+    memcpy(&bits, &x, 8);
+    uint64_t exponent_bits = bits >> 52 | 0x4330000000000000u;
+    uint64_t mantissa_bits = (bits & 0x000fffffffffffffu) | 0x3ff0000000000000u;
+    double exponent, m;
+    memcpy(&exponent, &exponent_bits, 8);
+    memcpy(&m, &mantissa_bits, 8);
+    exponent -= 4503599627370496.0 + 1023.0;
+    double s = (m - root) / (m + root), q = s * s;
+    double series = 0.3414684237652874 * q + 0.4116307149289677;
+    series = series * q + 0.5770842757947884;
+    series = series * q + 0.9617966711115803;
+    return exponent + s * (2.8853900817779268 + q * series);
+}
+
 /* Natural logarithm, as information_log2(). */
 INFORMATION_INLINE double information_log(double x)
 {
@@ -125,7 +147,7 @@ struct information_work {
     double *
         below; /* [N + 1][INFORMATION_LANES] down_(N-k) / norm of the passes being added; then what information_mix() leaves */
     double *above; /* [INFORMATION_LANES] up_k of the passes being added */
-    double *plogp; /* [INFORMATION_LANES] sums over passes and k of P_t(k) log2 P_t(k) */
+    double *plogp; /* [INFORMATION_LANES] sums over passes and k of P_t(k) (log2 P_t(k) - 1/2) */
 };
 
 /* Passes to add, one per lane. Factor i of up_k is (up + i step) choose[i], of down_m it is down + i step. */
@@ -144,17 +166,19 @@ INFORMATION_INLINE void information_add_lanes(const struct information_work *wor
                                               const struct information_passes *passes, const double *choose, int votes,
                                               double floor, int begin, int end)
 {
-    double *last = work->below + votes * INFORMATION_LANES;
+    double *last = work->below + votes * INFORMATION_LANES, down[INFORMATION_LANES];
 #pragma GCC unroll 1
     for (int lane = begin; lane < end; lane++) {
         work->above[lane] = 1;
-        last[lane] = passes->first[lane];
+        down[lane] = last[lane] = passes->first[lane];
     }
     for (int i = 0; i < votes; i++) {
         double *below = last - (i + 1) * INFORMATION_LANES, offset = i * passes->step;
 #pragma GCC unroll 1
-        for (int lane = begin; lane < end; lane++)
-            below[lane] = below[lane + INFORMATION_LANES] * (passes->down[lane] + offset);
+        for (int lane = begin; lane < end; lane++) { /* `down` beside `below`: it stays in registers */
+            down[lane] *= passes->down[lane] + offset;
+            below[lane] = down[lane];
+        }
     }
     for (int k = 0; k <= votes; k++) {
         double *mixture = work->mixture + k * INFORMATION_LANES, *below = work->below + k * INFORMATION_LANES;
@@ -164,7 +188,7 @@ INFORMATION_INLINE void information_add_lanes(const struct information_work *wor
             double p = work->above[lane] * below[lane];
             work->above[lane] *= (passes->up[lane] + offset) * factor;
             mixture[lane] += p;
-            work->plogp[lane] += p * information_log2(floor > 0 ? p + floor : p);
+            work->plogp[lane] += p * information_log2_less_half(floor > 0 ? p + floor : p);
         }
     }
 }
@@ -190,7 +214,7 @@ INFORMATION_INLINE void information_mix(const struct information_work *work, int
 
 INFORMATION_INLINE struct information information_finish(const struct information_work *work, int votes, int passes)
 {
-    double total = 0, expected = -information_lane_sum(work->plogp) / passes;
+    double total = 0, expected = -information_lane_sum(work->plogp) / passes - 0.5;
     for (int k = 0; k <= votes; k++)
         total -= work->below[k];
     if (total < expected) /* they differ by rounding only: mutual information is never negative */
@@ -382,6 +406,28 @@ INFORMATION_INLINE struct information information_question(enum information_kind
             best = marginal;
     }
     return best;
+}
+
+/* Expected fraction of each answer, alpha_a / A averaged over passes; alpha as in information_question(). fraction [answers] OUTPUT */
+INFORMATION_INLINE void information_fractions(const float *alpha, int answers, int passes, int stride, float *fraction)
+{
+    double mean[SCHEMA_PER_QUESTION * INFORMATION_LANES] = {0};
+    for (int t = 0; t < passes; t += INFORMATION_LANES) {
+        double share[INFORMATION_LANES] = {0};
+        for (int a = 0; a < answers; a++)
+#pragma GCC unroll 1
+            for (int lane = 0; lane < INFORMATION_LANES; lane++)
+                share[lane] += (double)alpha[a * stride + t + lane];
+#pragma GCC unroll 1
+        for (int lane = 0; lane < INFORMATION_LANES; lane++)
+            share[lane] = (t + lane < passes) / share[lane];
+        for (int a = 0; a < answers; a++)
+#pragma GCC unroll 1
+            for (int lane = 0; lane < INFORMATION_LANES; lane++)
+                mean[a * INFORMATION_LANES + lane] += (double)alpha[a * stride + t + lane] * share[lane];
+    }
+    for (int a = 0; a < answers; a++)
+        fraction[a] = (float)(information_lane_sum(mean + a * INFORMATION_LANES) / passes);
 }
 
 #endif
