@@ -272,7 +272,8 @@ static size_t workspace_of(const struct algorithm *a, const struct cudnnTensorSt
 {
     size_t patches = (size_t)y->dim[0] * (size_t)y->dim[2] * (size_t)y->dim[3];
     size_t odd = a->workspace && x->dim[0] % 2 ? 32 << 10 : 0;
-    return a->workspace + odd + (a->matrix ? patches * (size_t)x->dim[1] * (size_t)w->dim[2] * (size_t)w->dim[3] * 4 : 0);
+    return a->workspace + odd +
+           (a->matrix ? patches * (size_t)x->dim[1] * (size_t)w->dim[2] * (size_t)w->dim[3] * 4 : 0);
 }
 
 static const struct algorithm *find_algorithm(enum direction direction, int number, const struct cudnnTensorStruct *x)
