@@ -25,8 +25,9 @@ HD float apply(const struct affine &affine, unsigned c, float x)
 }
 
 /* target = activation(affine(source)); source and target may be the same. */
-template <class From, class To> struct affine_activate : plain_kernel {
-    struct arguments {
+template <class From, class To> struct affine_activate {
+    enum { wide = 16 / sizeof(From) };
+    struct work {
         const From *source;
         To *target;
         struct affine affine;
@@ -34,16 +35,24 @@ template <class From, class To> struct affine_activate : plain_kernel {
         int channels, activation;
         float ceiling;
     };
-    HD int phases(const arguments &)
-    {
-        return 1;
-    }
-    HD void phase(int, const arguments &a, shared &, registers &, const place &at)
-    {
-        for (struct walk w = walk_from(at, a.count, (unsigned)a.channels); inside(w); walk_on(&w))
-            store(a.target + w.index,
-                  activate(a.activation, a.ceiling, apply(a.affine, w.channel, load(a.source + w.index))));
-    }
+    template <int N> struct kernel : plain_kernel {
+        typedef work arguments;
+        HD int phases(const arguments &)
+        {
+            return 1;
+        }
+        HD void phase(int, const arguments &a, shared &, registers &, const place &at)
+        {
+            for (struct walk w = walk_from(at, a.count / N, (unsigned)a.channels / N); inside(w); walk_on(&w)) {
+                float x[N];
+                load_many<N>(a.source + w.index * N, x);
+                UNROLL
+                for (int i = 0; i < N; i++)
+                    x[i] = activate(a.activation, a.ceiling, apply(a.affine, w.channel * N + (unsigned)i, x[i]));
+                store_many<N>(a.target + w.index * N, x);
+            }
+        }
+    };
 };
 
 /* Geometry of a convolution without its dense sum over channels. */
@@ -53,12 +62,20 @@ struct window {
 
 #define STRIP 4 /* neighbouring outputs a thread makes, so that inputs are read once for several of them */
 
+template <int N> HD void add_products(const float *value, const float *weight, float *sum)
+{
+    UNROLL
+    for (int i = 0; i < N; i++)
+        sum[i] += value[i] * weight[i];
+}
+
 /*
- * Depthwise convolution, bias and activation. weights [Kernel * Kernel][channels]. A thread takes STRIP outputs of one row in one
- * channel: neighbouring threads have neighbouring channels.
+ * Depthwise convolution, bias and activation. weights [Kernel * Kernel][channels]. A thread takes STRIP outputs of one row in N
+ * neighbouring channels: neighbouring threads have neighbouring channels.
  */
-template <class T, int Kernel, int Stride> struct depthwise : plain_kernel {
-    struct arguments {
+template <class T, int Kernel, int Stride> struct depthwise {
+    enum { wide = 4 };
+    struct work {
         const T *source;
         T *target;
         const float *weights, *bias; /* bias may be NULL */
@@ -66,67 +83,96 @@ template <class T, int Kernel, int Stride> struct depthwise : plain_kernel {
         int activation;
         float ceiling;
     };
-    HD int phases(const arguments &)
-    {
-        return 1;
-    }
-    HD void phase(int, const arguments &a, shared &, registers &, const place &at)
-    {
-        unsigned channels = (unsigned)a.window.channels, strips = (unsigned)(a.window.output_side + STRIP - 1) / STRIP;
-        size_t count = (size_t)a.window.images * (size_t)a.window.output_side * strips * channels;
-        for (struct walk w = walk_from(at, count, channels); inside(w); walk_on(&w)) {
-            int x = (int)(w.row % strips) * STRIP, y = (int)(w.row / strips % (unsigned)a.window.output_side);
-            strip(a, w.row / strips / (unsigned)a.window.output_side, y, x, w.channel);
+    template <int N> struct kernel : plain_kernel {
+        typedef work arguments;
+        HD int phases(const arguments &)
+        {
+            return 1;
         }
-    }
-    HD void strip(const arguments &a, size_t image, int y, int x, unsigned c)
-    {
-        float sum[STRIP] = {0};
-        size_t side = (size_t)a.window.side, channels = (size_t)a.window.channels;
-        for (int v = 0; v < Kernel; v++) {
-            int row = y * Stride + v - a.window.before;
-            if (row < 0 || row >= a.window.side)
-                continue;
-            const T *source = a.source + (image * side + (size_t)row) * side * channels + c;
-            UNROLL
-            for (int j = 0; j < (STRIP - 1) * Stride + Kernel; j++) {
-                int column = x * Stride + j - a.window.before;
-                float value = column < 0 || column >= a.window.side ? 0 : load(source + (size_t)column * channels);
+        HD void phase(int, const arguments &a, shared &, registers &, const place &at)
+        {
+            unsigned channels = (unsigned)a.window.channels / N, output = (unsigned)a.window.output_side,
+                     strips = (output + STRIP - 1) / STRIP;
+            size_t count = (size_t)a.window.images * output * strips * channels;
+            for (struct walk w = walk_from(at, count, channels); inside(w); walk_on(&w))
+                strip(a, w.row / strips / output, (int)(w.row / strips % output), (int)(w.row % strips) * STRIP,
+                      w.channel * N);
+        }
+        HD void strip(const arguments &a, size_t image, int y, int x, unsigned c)
+        {
+            float sum[STRIP][N] = {{0}};
+            size_t side = (size_t)a.window.side, channels = (size_t)a.window.channels;
+            for (int v = 0; v < Kernel; v++) {
+                int row = y * Stride + v - a.window.before;
+                if (row < 0 || row >= a.window.side)
+                    continue;
+                const T *source = a.source + (image * side + (size_t)row) * side * channels + c;
+                float weight[Kernel][N];
                 UNROLL
-                for (int o = 0; o < STRIP; o++)
-                    if (j - o * Stride >= 0 && j - o * Stride < Kernel)
-                        sum[o] += value * a.weights[(size_t)(v * Kernel + j - o * Stride) * channels + c];
+                for (int k = 0; k < Kernel; k++)
+                    load_many<N>(a.weights + (size_t)(v * Kernel + k) * channels + c, weight[k]);
+                UNROLL
+                for (int j = 0; j < (STRIP - 1) * Stride + Kernel; j++) {
+                    int column = x * Stride + j - a.window.before;
+                    float value[N] = {0};
+                    if (column >= 0 && column < a.window.side)
+                        load_many<N>(source + (size_t)column * channels, value);
+                    UNROLL
+                    for (int o = 0; o < STRIP; o++)
+                        if (j - o * Stride >= 0 && j - o * Stride < Kernel)
+                            add_products<N>(value, weight[j - o * Stride], sum[o]);
+                }
             }
+            put(a, image, y, x, c, sum);
         }
-        size_t output = (size_t)a.window.output_side;
-        T *target = a.target + ((image * output + (size_t)y) * output + (size_t)x) * channels + c;
-        UNROLL
-        for (int o = 0; o < STRIP; o++)
-            if (x + o < a.window.output_side)
-                store(target + (size_t)o * channels,
-                      activate(a.activation, a.ceiling, a.bias ? sum[o] + a.bias[c] : sum[o]));
-    }
+        HD void put(const arguments &a, size_t image, int y, int x, unsigned c, float sum[STRIP][N])
+        {
+            size_t output = (size_t)a.window.output_side, channels = (size_t)a.window.channels;
+            T *target = a.target + ((image * output + (size_t)y) * output + (size_t)x) * channels + c;
+            float bias[N] = {0};
+            if (a.bias)
+                load_many<N>(a.bias + c, bias);
+            UNROLL
+            for (int o = 0; o < STRIP; o++)
+                if (x + o < a.window.output_side) {
+                    UNROLL
+                    for (int i = 0; i < N; i++)
+                        sum[o][i] = activate(a.activation, a.ceiling, a.bias ? sum[o][i] + bias[i] : sum[o][i]);
+                    store_many<N>(target + (size_t)o * channels, sum[o]);
+                }
+        }
+    };
 };
 
 /* target = source * gate per image and channel, in place or not. */
-template <class T> struct gate_scale : plain_kernel {
-    struct arguments {
+template <class T> struct gate_scale {
+    enum { wide = 16 / sizeof(T) };
+    struct work {
         const T *source;
         T *target;
         const float *gate; /* [images][channels] */
         size_t count, pixels;
         int channels;
     };
-    HD int phases(const arguments &)
-    {
-        return 1;
-    }
-    HD void phase(int, const arguments &a, shared &, registers &, const place &at)
-    {
-        for (struct walk w = walk_from(at, a.count, (unsigned)a.channels); inside(w); walk_on(&w))
-            store(a.target + w.index,
-                  load(a.source + w.index) * a.gate[w.row / a.pixels * (unsigned)a.channels + w.channel]);
-    }
+    template <int N> struct kernel : plain_kernel {
+        typedef work arguments;
+        HD int phases(const arguments &)
+        {
+            return 1;
+        }
+        HD void phase(int, const arguments &a, shared &, registers &, const place &at)
+        {
+            for (struct walk w = walk_from(at, a.count / N, (unsigned)a.channels / N); inside(w); walk_on(&w)) {
+                float x[N], gate[N];
+                load_many<N>(a.source + w.index * N, x);
+                load_many<N>(a.gate + w.row / a.pixels * (unsigned)a.channels + w.channel * N, gate);
+                UNROLL
+                for (int i = 0; i < N; i++)
+                    x[i] *= gate[i];
+                store_many<N>(a.target + w.index * N, x);
+            }
+        }
+    };
 };
 
 #define SE_PARTS 8 /* threads that share one output of the bottleneck */
@@ -193,24 +239,33 @@ struct se_gate {
 };
 
 /* target = straight + branch, the branch of each image times scale[image] unless NULL. */
-template <class T> struct add_maps : plain_kernel {
-    struct arguments {
+template <class T> struct add_maps {
+    enum { wide = 16 / sizeof(T) };
+    struct work {
         const T *straight, *branch;
         T *target;
         const float *scale;
         size_t count, per_image;
     };
-    HD int phases(const arguments &)
-    {
-        return 1;
-    }
-    HD void phase(int, const arguments &a, shared &, registers &, const place &at)
-    {
-        for (size_t i = (size_t)at.block * THREADS + at.thread; i < a.count; i += (size_t)at.blocks * THREADS) {
-            float branch = load(a.branch + i);
-            store(a.target + i, load(a.straight + i) + (a.scale ? a.scale[i / a.per_image] * branch : branch));
+    template <int N> struct kernel : plain_kernel {
+        typedef work arguments;
+        HD int phases(const arguments &)
+        {
+            return 1;
         }
-    }
+        HD void phase(int, const arguments &a, shared &, registers &, const place &at)
+        {
+            for (struct walk w = walk_from(at, a.count / N, (unsigned)(a.per_image / N)); inside(w); walk_on(&w)) {
+                float straight[N], branch[N];
+                load_many<N>(a.straight + w.index * N, straight);
+                load_many<N>(a.branch + w.index * N, branch);
+                UNROLL
+                for (int i = 0; i < N; i++)
+                    straight[i] += a.scale ? a.scale[w.row] * branch[i] : branch[i];
+                store_many<N>(a.target + w.index * N, straight);
+            }
+        }
+    };
 };
 
 /* The largest of each kernel x kernel square inside the image. */

@@ -14,10 +14,11 @@
 
 /*
  * A Term says what is summed:
- *   enum { sums = ... };       sums per channel
+ *   enum { sums = ...,         sums per channel
+ *          at_once = ... };    rows a thread reads before it adds them up, of RUN_ROWS: reads that wait for one another are slow
  *   typedef ... number;        float, or double where sums of squares cancel
  *   struct arguments
- *   HD void add(const arguments &, size_t row, unsigned channel, number sum[sums]);
+ *   HD void value(const arguments &, size_t row, unsigned channel, number value[sums]);
  */
 template <class Term> struct column_sums {
     enum { threads = THREADS, sums = Term::sums };
@@ -57,6 +58,21 @@ template <class Term> struct column_sums {
             a.partial[((size_t)segment * sums + (size_t)which) * a.channels + channel] = total;
         }
     }
+    /* The next rows, in order; past the end the last one is read again and not added. Returns the row after them. */
+    HD size_t add_some(const arguments &a, size_t row, size_t end, unsigned channel, typename Term::number *run)
+    {
+        typename Term::number value[Term::at_once][sums];
+        UNROLL
+        for (int j = 0; j < Term::at_once; j++) {
+            size_t at = row + (size_t)j * TILE_ROWS;
+            Term::value(a.term, at < end ? at : end - 1, channel, value[j]);
+        }
+        UNROLL
+        for (int j = 0; j < Term::at_once; j++, row += TILE_ROWS)
+            for (int i = 0; i < sums && row < end; i++)
+                run[i] += value[j][i];
+        return row;
+    }
     HD void accumulate(const arguments &a, unsigned segment, unsigned channel, unsigned first, registers &r)
     {
         for (int i = 0; i < sums; i++)
@@ -67,8 +83,8 @@ template <class Term> struct column_sums {
         end = end < a.rows ? end : a.rows;
         for (row += first; row < end;) {
             typename Term::number run[sums] = {0};
-            for (int i = 0; i < RUN_ROWS && row < end; i++, row += TILE_ROWS)
-                Term::add(a.term, row, channel, run);
+            for (int i = 0; i < RUN_ROWS && row < end; i += Term::at_once)
+                row = add_some(a, row, end, channel, run);
             for (int i = 0; i < sums; i++)
                 r.sum[i] += (double)run[i];
         }
@@ -102,25 +118,37 @@ int sum_columns(cudaStream_t stream, const typename Term::arguments &term, size_
     return launch<column_sums<Term>>(stream, tiles * segments_of(rows, per_segment), arguments, file, line);
 }
 
+#define SEGMENTS_AHEAD 16 /* read before they are added up, in order */
+
 HD double total_of(const double *partial, size_t segments, size_t sums, size_t which, size_t channels, size_t channel)
 {
-    double total = 0;
-    for (size_t s = 0; s < segments; s++)
-        total += partial[(s * sums + which) * channels + channel];
+    const double *at = partial + which * channels + channel;
+    size_t stride = sums * channels, s = 0;
+    double total = 0, ahead[SEGMENTS_AHEAD];
+    for (; s + SEGMENTS_AHEAD <= segments; s += SEGMENTS_AHEAD) {
+        UNROLL
+        for (int i = 0; i < SEGMENTS_AHEAD; i++)
+            ahead[i] = at[(s + (size_t)i) * stride];
+        UNROLL
+        for (int i = 0; i < SEGMENTS_AHEAD; i++)
+            total += ahead[i];
+    }
+    for (; s < segments; s++)
+        total += at[s * stride];
     return total;
 }
 
 /* Plain sums of a map: with one segment per image, what pooling and the squeeze need. */
 template <class T> struct value_term {
-    enum { sums = 1 };
+    enum { sums = 1, at_once = 8 };
     typedef float number;
     struct arguments {
         const T *source;
         size_t channels;
     };
-    HD void add(const arguments &a, size_t row, unsigned channel, float *sum)
+    HD void value(const arguments &a, size_t row, unsigned channel, float *value)
     {
-        sum[0] += load(a.source + row * a.channels + channel);
+        value[0] = load(a.source + row * a.channels + channel);
     }
 };
 

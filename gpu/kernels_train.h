@@ -12,21 +12,32 @@ HD void give(float *at, int add, float value)
     *at = add ? *at + value : value;
 }
 
+template <int N> HD void give_many(float *at, int add, float value[N])
+{
+    float there[N];
+    if (add) {
+        load_many<N>(at, there);
+        UNROLL
+        for (int i = 0; i < N; i++)
+            value[i] += there[i];
+    }
+    store_many<N>(at, value);
+}
+
 /* --- batch norm and activations ----------------------------------------------------------------------------------- */
 
 /* Sums and sums of squares of a batch; doubles, because the variance is their difference. */
 struct moments_term {
-    enum { sums = 2 };
+    enum { sums = 2, at_once = 8 };
     typedef double number;
     struct arguments {
         const float *source;
         size_t channels;
     };
-    HD void add(const arguments &a, size_t row, unsigned channel, double *sum)
+    HD void value(const arguments &a, size_t row, unsigned channel, double *value)
     {
-        double x = (double)a.source[row * a.channels + channel];
-        sum[0] += x;
-        sum[1] += x * x;
+        value[0] = (double)a.source[row * a.channels + channel];
+        value[1] = value[0] * value[0];
     }
 };
 
@@ -73,23 +84,22 @@ struct affine_flow {
 };
 
 /* d loss / d (affine value), before the activation. */
-HD float inner_gradient(const struct affine_flow &flow, size_t at, unsigned channel)
+HD float inner_gradient(const struct affine_flow &flow, float source, float target_gradient, unsigned channel)
 {
-    float z = apply(flow.affine, channel, flow.source[at]);
-    return flow.target_gradient[at] * activation_slope(flow.activation, flow.ceiling, z);
+    return target_gradient * activation_slope(flow.activation, flow.ceiling, apply(flow.affine, channel, source));
 }
 
 /* Sums over rows of the inner gradient, and of it times the normalised source. */
 struct affine_term {
-    enum { sums = 2 };
+    enum { sums = 2, at_once = 4 };
     typedef float number;
     typedef affine_flow arguments;
-    HD void add(const arguments &a, size_t row, unsigned channel, float *sum)
+    HD void value(const arguments &a, size_t row, unsigned channel, float *value)
     {
         size_t at = row * a.channels + channel;
-        float gradient = inner_gradient(a, at, channel);
-        sum[0] += gradient;
-        sum[1] += gradient * normalised(a.affine, channel, a.source[at]);
+        float source = a.source[at];
+        value[0] = inner_gradient(a, source, a.target_gradient[at], channel);
+        value[1] = value[0] * normalised(a.affine, channel, source);
     }
 };
 
@@ -123,79 +133,103 @@ struct affine_gradients : plain_kernel {
 };
 
 /* Gradient of the source; `live`: of a norm whose statistics depend on the source. */
-struct affine_back : plain_kernel {
-    struct arguments {
+struct affine_back {
+    enum { wide = 4 };
+    struct work {
         struct affine_flow flow;
         const float *sum, *product; /* of affine_gradients, if live */
         float *source_gradient;
         size_t count;
         int live, add;
     };
-    HD int phases(const arguments &)
-    {
-        return 1;
-    }
-    HD void phase(int, const arguments &a, shared &, registers &, const place &at)
-    {
-        const struct affine &affine = a.flow.affine;
-        for (struct walk w = walk_from(at, a.count, (unsigned)a.flow.channels); inside(w); walk_on(&w)) {
-            float gradient = inner_gradient(a.flow, w.index, w.channel);
-            if (a.live)
-                gradient -=
-                    a.sum[w.channel] + normalised(affine, w.channel, a.flow.source[w.index]) * a.product[w.channel];
-            if (affine.mean)
-                gradient *= affine.gamma[w.channel] * affine.inverse[w.channel];
-            give(a.source_gradient + w.index, a.add, gradient);
+    template <int N> struct kernel : plain_kernel {
+        typedef work arguments;
+        HD int phases(const arguments &)
+        {
+            return 1;
         }
-    }
+        HD void phase(int, const arguments &a, shared &, registers &, const place &at)
+        {
+            for (struct walk w = walk_from(at, a.count / N, (unsigned)a.flow.channels / N); inside(w); walk_on(&w)) {
+                float source[N], gradient[N];
+                load_many<N>(a.flow.source + w.index * N, source);
+                load_many<N>(a.flow.target_gradient + w.index * N, gradient);
+                UNROLL
+                for (int i = 0; i < N; i++)
+                    gradient[i] = back(a, source[i], gradient[i], w.channel * N + (unsigned)i);
+                give_many<N>(a.source_gradient + w.index * N, a.add, gradient);
+            }
+        }
+        HD float back(const arguments &a, float source, float target_gradient, unsigned c)
+        {
+            const struct affine &affine = a.flow.affine;
+            float gradient = inner_gradient(a.flow, source, target_gradient, c);
+            if (a.live)
+                gradient -= a.sum[c] + normalised(affine, c, source) * a.product[c];
+            return affine.mean ? gradient * (affine.gamma[c] * affine.inverse[c]) : gradient;
+        }
+    };
 };
 
 /* --- depthwise convolution ---------------------------------------------------------------------------------------- */
 
-/* weights [Kernel * Kernel][channels]; a thread per value of the source. */
-template <int Kernel, int Stride> struct depthwise_back : plain_kernel {
-    struct arguments {
+/* weights [Kernel * Kernel][channels]; a thread per pixel and N neighbouring channels of the source. */
+template <int Kernel, int Stride> struct depthwise_back {
+    enum { wide = 4 };
+    struct work {
         const float *target_gradient, *weights;
         float *source_gradient;
         struct window window;
         int add;
     };
-    HD int phases(const arguments &)
-    {
-        return 1;
-    }
-    HD void phase(int, const arguments &a, shared &, registers &, const place &at)
-    {
-        size_t side = (size_t)a.window.side, output = (size_t)a.window.output_side,
-               channels = (size_t)a.window.channels;
-        size_t count = (size_t)a.window.images * side * side * channels;
-        for (struct walk w = walk_from(at, count, (unsigned)channels); inside(w); walk_on(&w)) {
+    template <int N> struct kernel : plain_kernel {
+        typedef work arguments;
+        HD int phases(const arguments &)
+        {
+            return 1;
+        }
+        HD void phase(int, const arguments &a, shared &, registers &, const place &at)
+        {
+            size_t side = (size_t)a.window.side, channels = (size_t)a.window.channels;
+            size_t count = (size_t)a.window.images * side * side * channels / N;
+            for (struct walk w = walk_from(at, count, (unsigned)channels / N); inside(w); walk_on(&w)) {
+                float sum[N] = {0};
+                add_taps(a, w, w.channel * N, sum);
+                give_many<N>(a.source_gradient + w.index * N, a.add, sum);
+            }
+        }
+        HD void add_taps(const arguments &a, const struct walk &w, unsigned c, float *sum)
+        {
+            size_t side = (size_t)a.window.side, output = (size_t)a.window.output_side,
+                   channels = (size_t)a.window.channels;
             int x = (int)(w.row % side) + a.window.before, y = (int)(w.row / side % side) + a.window.before;
-            const float *image = a.target_gradient + w.row / side / side * output * output * channels + w.channel;
-            float sum = 0;
+            const float *image = a.target_gradient + w.row / side / side * output * output * channels + c;
             UNROLL
             for (int tap = 0; tap < Kernel * Kernel; tap++) {
                 int from_y = y - tap / Kernel, from_x = x - tap % Kernel;
                 if (from_y < 0 || from_x < 0 || from_y % Stride || from_x % Stride)
                     continue;
                 size_t row = (size_t)(from_y / Stride), column = (size_t)(from_x / Stride);
-                if (row < output && column < output)
-                    sum += image[(row * output + column) * channels] * a.weights[(size_t)tap * channels + w.channel];
+                if (row >= output || column >= output)
+                    continue;
+                float gradient[N], weight[N];
+                load_many<N>(image + (row * output + column) * channels, gradient);
+                load_many<N>(a.weights + (size_t)tap * channels + c, weight);
+                add_products<N>(gradient, weight, sum);
             }
-            give(a.source_gradient + w.index, a.add, sum);
         }
-    }
+    };
 };
 
 /* Gradient of the weights as sums over the pixels of the target, one sum per tap. */
 template <int Kernel, int Stride> struct depthwise_term {
-    enum { sums = Kernel * Kernel };
+    enum { sums = Kernel * Kernel, at_once = 1 };
     typedef float number;
     struct arguments {
         const float *source, *target_gradient;
         struct window window;
     };
-    HD void add(const arguments &a, size_t row, unsigned channel, float *sum)
+    HD void value(const arguments &a, size_t row, unsigned channel, float *value)
     {
         size_t side = (size_t)a.window.side, output = (size_t)a.window.output_side,
                channels = (size_t)a.window.channels;
@@ -206,8 +240,8 @@ template <int Kernel, int Stride> struct depthwise_term {
         UNROLL
         for (int tap = 0; tap < Kernel * Kernel; tap++) {
             int from_y = y + tap / Kernel, from_x = x + tap % Kernel;
-            if (from_y >= 0 && from_x >= 0 && from_y < a.window.side && from_x < a.window.side)
-                sum[tap] += gradient * image[((size_t)from_y * side + (size_t)from_x) * channels];
+            int inside = from_y >= 0 && from_x >= 0 && from_y < a.window.side && from_x < a.window.side;
+            value[tap] = inside ? gradient * image[((size_t)from_y * side + (size_t)from_x) * channels] : 0;
         }
     }
 };
@@ -216,16 +250,16 @@ template <int Kernel, int Stride> struct depthwise_term {
 
 /* Sums over the pixels of an image of gradient times source: how much the loss wants the gate open. */
 struct product_term {
-    enum { sums = 1 };
+    enum { sums = 1, at_once = 8 };
     typedef float number;
     struct arguments {
         const float *source, *target_gradient;
         size_t channels;
     };
-    HD void add(const arguments &a, size_t row, unsigned channel, float *sum)
+    HD void value(const arguments &a, size_t row, unsigned channel, float *value)
     {
         size_t at = row * a.channels + channel;
-        sum[0] += a.source[at] * a.target_gradient[at];
+        value[0] = a.source[at] * a.target_gradient[at];
     }
 };
 
@@ -308,8 +342,9 @@ struct se_weights : plain_kernel {
 
 /* Gradient of a map from one per image and channel times `share`, and, unless they are NULL, target gradient times gate: back through
  * the gate of squeeze and excitation, and through pooling. */
-struct spread_back : plain_kernel {
-    struct arguments {
+struct spread_back {
+    enum { wide = 4 };
+    struct work {
         const float *target_gradient, *gate; /* NULL for pooling */
         const float *mean_gradient;          /* [images][channels] */
         float *source_gradient;
@@ -317,20 +352,29 @@ struct spread_back : plain_kernel {
         int channels, add;
         float share;
     };
-    HD int phases(const arguments &)
-    {
-        return 1;
-    }
-    HD void phase(int, const arguments &a, shared &, registers &, const place &at)
-    {
-        for (struct walk w = walk_from(at, a.count, (unsigned)a.channels); inside(w); walk_on(&w)) {
-            size_t of_image = w.row / a.pixels * (size_t)a.channels + w.channel;
-            float gradient = a.mean_gradient[of_image] * a.share;
-            if (a.gate)
-                gradient += a.target_gradient[w.index] * a.gate[of_image];
-            give(a.source_gradient + w.index, a.add, gradient);
+    template <int N> struct kernel : plain_kernel {
+        typedef work arguments;
+        HD int phases(const arguments &)
+        {
+            return 1;
         }
-    }
+        HD void phase(int, const arguments &a, shared &, registers &, const place &at)
+        {
+            for (struct walk w = walk_from(at, a.count / N, (unsigned)a.channels / N); inside(w); walk_on(&w)) {
+                size_t of_image = w.row / a.pixels * (size_t)a.channels + w.channel * N;
+                float gradient[N], gate[N], of_target[N];
+                load_many<N>(a.mean_gradient + of_image, gradient);
+                if (a.gate) {
+                    load_many<N>(a.target_gradient + w.index * N, of_target);
+                    load_many<N>(a.gate + of_image, gate);
+                }
+                UNROLL
+                for (int i = 0; i < N; i++)
+                    gradient[i] = a.gate ? gradient[i] * a.share + of_target[i] * gate[i] : gradient[i] * a.share;
+                give_many<N>(a.source_gradient + w.index * N, a.add, gradient);
+            }
+        }
+    };
 };
 
 /* --- additions, pooling, padding ---------------------------------------------------------------------------------- */

@@ -1,4 +1,4 @@
-/* Kernels of AdamW on parameters that stay on the device: a block per range, values of model/optimizer.h itself. */
+/* Kernels of AdamW on parameters that stay on the device: values of model/optimizer.h itself. */
 #ifndef TRIAGE_GPU_KERNELS_UPDATE_H
 #define TRIAGE_GPU_KERNELS_UPDATE_H
 
@@ -14,7 +14,7 @@ struct update_range {
     struct adamw_factors factors;
 };
 
-/* Sum of squares of a range, in a fixed order. */
+/* Sum of squares of a range, in a fixed order; a block per range. */
 struct square_ranges {
     enum { threads = THREADS };
     struct arguments {
@@ -47,9 +47,11 @@ struct square_ranges {
     }
 };
 
+#define UPDATE_BLOCKS 64 /* that share a range */
+
 struct update_ranges : plain_kernel {
     struct arguments {
-        const struct update_range *range; /* [blocks] */
+        const struct update_range *range; /* [blocks / UPDATE_BLOCKS] */
         const float *gradient;
         float *value, *moment1, *moment2;
     };
@@ -59,8 +61,9 @@ struct update_ranges : plain_kernel {
     }
     HD void phase(int, const arguments &a, shared &, registers &, const place &at)
     {
-        const struct update_range range = a.range[at.block];
-        for (size_t i = range.at + at.thread; i < range.at + range.count; i += THREADS)
+        const struct update_range range = a.range[at.block / UPDATE_BLOCKS];
+        size_t first = range.at + at.block % UPDATE_BLOCKS * THREADS + at.thread;
+        for (size_t i = first; i < range.at + range.count; i += UPDATE_BLOCKS * THREADS)
             adamw_one(&range.factors, a.gradient[i], a.value + i, a.moment1 + i, a.moment2 + i);
     }
 };

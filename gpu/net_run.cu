@@ -11,19 +11,21 @@ template <class From, class To>
 static int run_affine(const struct plan *plan, const struct net_step *step, const From *source, To *target,
                       const float *gamma, const float *beta)
 {
-    typename affine_activate<From, To>::arguments arguments = {
+    typename affine_activate<From, To>::work arguments = {
         source,           target,       {NULL, NULL, gamma, beta},
                           map_values(plan, step->target), step->layer->out,
         step->activation, step->ceiling
     };
-    return launch<affine_activate<From, To>>(plan->context->compute, blocks_of(arguments.count), arguments);
+    return launch_wide<affine_activate<From, To>>(plan->context->compute, arguments.count, (size_t)step->layer->out,
+                                                  arguments);
 }
 
 template <class From, class To>
 static int convert(const struct plan *plan, const From *source, To *target, size_t count)
 {
-    typename affine_activate<From, To>::arguments arguments = {source, target, {}, count, 1, ACTIVATION_NONE, 0};
-    return launch<affine_activate<From, To>>(plan->context->compute, blocks_of(count), arguments);
+    size_t values = count / plan->batch;
+    typename affine_activate<From, To>::work arguments = {source, target, {}, count, (int)values, ACTIVATION_NONE, 0};
+    return launch_wide<affine_activate<From, To>>(plan->context->compute, count, values, arguments);
 }
 
 template <class T>
@@ -33,10 +35,10 @@ static int run_depthwise(const struct plan *plan, const struct net_step *step, c
     size_t count = map_values(plan, step->target) / STRIP;
 #define DEPTHWISE(K, S)                                                                                                \
     if (step->layer->kernel == K && step->layer->stride == S) {                                                        \
-        typename depthwise<T, K, S>::arguments arguments = {                                                           \
+        typename depthwise<T, K, S>::work arguments = {                                                                \
             source,           target,       floats(plan, step->weights), floats(plan, step->bias), window,             \
             step->activation, step->ceiling};                                                                          \
-        return launch<depthwise<T, K, S>>(plan->context->compute, blocks_of(count), arguments);                        \
+        return launch_wide<depthwise<T, K, S>>(plan->context->compute, count, (size_t)window.channels, arguments);     \
     }
     DEPTHWISE(3, 1)
     DEPTHWISE(3, 2)
@@ -108,11 +110,11 @@ template <class T> static int run_se(const struct plan *plan, const struct net_s
                 *expand = reduce_bias + reduced;
     struct se_gate::arguments gate = {plan->mean,  reduce,     reduce_bias, expand,        expand + in * reduced,
                                       plan->inner, plan->gate, layer->in,   layer->reduced};
-    typename gate_scale<T>::arguments scale = {
+    typename gate_scale<T>::work scale = {
         source, target, plan->gate, map_values(plan, step->target), (size_t)step->side * (size_t)step->side, layer->in};
     RETURN_IF(run_means(plan, step, source, plan->mean));
     RETURN_IF(launch<se_gate>(plan->context->compute, plan->batch, gate));
-    return launch<gate_scale<T>>(plan->context->compute, blocks_of(scale.count), scale);
+    return launch_wide<gate_scale<T>>(plan->context->compute, scale.count, in, scale);
 }
 
 template <class T> static int run_step(const struct plan *plan, int index, const float *images)
@@ -137,8 +139,8 @@ template <class T> static int run_step(const struct plan *plan, int index, const
     case STEP_ADD: {
         int images_added = step->other == 0 && !input_converted(plan);
         const T *other = images_added ? (const T *)images : (const T *)plan->map[step->other];
-        typename add_maps<T>::arguments arguments = {other, source, target, NULL, count, count / plan->batch};
-        return launch<add_maps<T>>(stream, blocks_of(count), arguments);
+        typename add_maps<T>::work arguments = {other, source, target, NULL, count, count / plan->batch};
+        return launch_wide<add_maps<T>>(stream, count, count / plan->batch, arguments);
     }
     case STEP_POOL:
         return run_means(plan, step, source, target);

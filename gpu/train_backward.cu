@@ -67,12 +67,10 @@ template <int K, int S> static int back_depthwise(const struct back *back, const
         (sum_columns<depthwise_term<K, S>>(back->stream, term, rows, per_segment, (int)channels, training->partial)));
     RETURN_IF(launch<finish_sums<float>>(back->stream, blocks_of(K * K * channels), finish));
     RETURN_IF(reorder(back, training->weight_gradient, training->gradients + step->parameters, 1, K * K, channels));
-    typename depthwise_back<K, S>::arguments arguments = {training->flow[step->target], step->weights, NULL, window, 0};
-    arguments.source_gradient = source_flow(back, step, &arguments.add);
-    return arguments.source_gradient
-               ? launch<depthwise_back<K, S>>(
-                     back->stream, blocks_of(train_values(training, step->source, training->count)), arguments)
-               : 0;
+    typename depthwise_back<K, S>::work work = {training->flow[step->target], step->weights, NULL, window, 0};
+    work.source_gradient = source_flow(back, step, &work.add);
+    size_t count = train_values(training, step->source, training->count);
+    return work.source_gradient ? launch_wide<depthwise_back<K, S>>(back->stream, count, channels, work) : 0;
 }
 
 static int back_dense(const struct back *back, const struct train_step *step)
@@ -164,10 +162,10 @@ static int back_affine(const struct back *back, const struct train_step *step)
             RETURN_IF(launch<affine_gradients>(back->stream, blocks_for((size_t)channels, THREADS), finish));
         }
     }
-    struct affine_back::arguments arguments = {
+    struct affine_back::work arguments = {
         flow, training->sum, training->product, NULL, count, norm && training->pass.live_norm, 0};
     arguments.source_gradient = source_flow(back, step, &arguments.add);
-    return arguments.source_gradient ? launch<affine_back>(back->stream, blocks_of(count), arguments) : 0;
+    return arguments.source_gradient ? launch_wide<affine_back>(back->stream, count, flow.channels, arguments) : 0;
 }
 
 static int back_se(const struct back *back, const struct train_step *step)
@@ -196,21 +194,23 @@ static int back_se(const struct back *back, const struct train_step *step)
                                             images,
                                             layer->in,
                                             layer->reduced};
-    struct spread_back::arguments spread = {training->flow[step->target],
-                                            step->gate,
-                                            training->mean_gradient,
-                                            NULL,
-                                            images * pixels * in,
-                                            pixels,
-                                            layer->in,
-                                            0,
-                                            1.0f / (float)pixels};
+    struct spread_back::work spread = {training->flow[step->target],
+                                       step->gate,
+                                       training->mean_gradient,
+                                       NULL,
+                                       images * pixels * in,
+                                       pixels,
+                                       layer->in,
+                                       0,
+                                       1.0f / (float)pixels};
     RETURN_IF(sum_columns<product_term>(back->stream, term, images * pixels, pixels, (int)in, training->partial));
     RETURN_IF(launch<finish_sums<float>>(back->stream, blocks_of(images * in), finish));
     RETURN_IF(launch<se_back>(back->stream, images, bottleneck));
     RETURN_IF(launch<se_weights>(back->stream, blocks_of(in * reduced), weights));
     spread.source_gradient = source_flow(back, step, &spread.add);
-    return spread.source_gradient ? launch<spread_back>(back->stream, blocks_of(spread.count), spread) : 0;
+    return spread.source_gradient
+               ? launch_wide<spread_back>(back->stream, spread.count, (size_t)spread.channels, spread)
+               : 0;
 }
 
 static int back_addition(const struct back *back, const struct train_step *step)
@@ -233,17 +233,19 @@ static int back_pool(const struct back *back, const struct train_step *step)
 {
     struct training *training = back->training;
     size_t pixels = (size_t)step->side * (size_t)step->side;
-    struct spread_back::arguments spread = {NULL,
-                                            NULL,
-                                            training->flow[step->target],
-                                            NULL,
-                                            train_values(training, step->source, training->count),
-                                            pixels,
-                                            step->layer->in,
-                                            0,
-                                            1.0f / (float)pixels};
+    struct spread_back::work spread = {NULL,
+                                       NULL,
+                                       training->flow[step->target],
+                                       NULL,
+                                       train_values(training, step->source, training->count),
+                                       pixels,
+                                       step->layer->in,
+                                       0,
+                                       1.0f / (float)pixels};
     spread.source_gradient = source_flow(back, step, &spread.add);
-    return spread.source_gradient ? launch<spread_back>(back->stream, blocks_of(spread.count), spread) : 0;
+    return spread.source_gradient
+               ? launch_wide<spread_back>(back->stream, spread.count, (size_t)spread.channels, spread)
+               : 0;
 }
 
 static int back_max_pool(const struct back *back, const struct train_step *step)

@@ -21,11 +21,12 @@ static int run_depthwise(struct training *training, const struct train_step *ste
         reorder(training, training->parameters + step->parameters, step->weights, 1, (size_t)step->layer->out, taps));
 #define DEPTHWISE(K, S)                                                                                                \
     if (step->layer->kernel == K && step->layer->stride == S) {                                                        \
-        struct depthwise<float, K, S>::arguments arguments = {                                                         \
+        struct depthwise<float, K, S>::work arguments = {                                                              \
             training->map[step->source], training->map[step->target], step->weights, NULL, window, ACTIVATION_NONE, 0  \
         };                                                                                                             \
-        return launch<depthwise<float, K, S>>(                                                                         \
-            stream_of(training), blocks_of(train_values(training, step->target, training->count) / STRIP), arguments); \
+        return launch_wide<depthwise<float, K, S>>(stream_of(training),                                                \
+                                                   train_values(training, step->target, training->count) / STRIP,      \
+                                                   (size_t)window.channels, arguments);                                \
     }
     DEPTHWISE(3, 1)
     DEPTHWISE(3, 2)
@@ -99,11 +100,12 @@ static int run_affine(struct training *training, const struct train_step *step)
 {
     if (step->layer->kind == LAYER_BATCH_NORM)
         RETURN_IF(run_statistics(training, step));
-    struct affine_activate<float, float>::arguments arguments = {
+    struct affine_activate<float, float>::work arguments = {
         training->map[step->source], training->map[step->target], affine_of(training, step),
             train_values(training, step->target, training->count), step->layer->out, step->activation, step->ceiling
     };
-    return launch<affine_activate<float, float>>(stream_of(training), blocks_of(arguments.count), arguments);
+    return launch_wide<affine_activate<float, float>>(stream_of(training), arguments.count, (size_t)step->layer->out,
+                                                      arguments);
 }
 
 static int run_means(struct training *training, const struct train_step *step, float *target)
@@ -129,13 +131,13 @@ static int run_se(struct training *training, const struct train_step *step)
     struct se_gate::arguments gate = {
         step->mean, reduce,    reduce + in * reduced, expand, expand + in * reduced, step->inner,
         step->gate, layer->in, layer->reduced};
-    struct gate_scale<float>::arguments scale = {
+    struct gate_scale<float>::work scale = {
         training->map[step->source], training->map[step->target], step->gate,
             train_values(training, step->target, training->count), (size_t)step->side *(size_t)step->side, layer->in
     };
     RETURN_IF(run_means(training, step, step->mean));
     RETURN_IF(launch<se_gate>(stream_of(training), training->count, gate));
-    return launch<gate_scale<float>>(stream_of(training), blocks_of(scale.count), scale);
+    return launch_wide<gate_scale<float>>(stream_of(training), scale.count, in, scale);
 }
 
 static int run_step(struct training *training, const struct train_step *step)
@@ -154,11 +156,11 @@ static int run_step(struct training *training, const struct train_step *step)
     case LAYER_SE:
         return run_se(training, step);
     case LAYER_ADD: {
-        struct add_maps<float>::arguments arguments = {
+        struct add_maps<float>::work arguments = {
             training->map[step->other], source, target, step->layer->drop > 0 ? step->scale : NULL, count,
                 count / training->count
         };
-        return launch<add_maps<float>>(stream_of(training), blocks_of(count), arguments);
+        return launch_wide<add_maps<float>>(stream_of(training), count, count / training->count, arguments);
     }
     case LAYER_POOL:
         return run_means(training, step, target);

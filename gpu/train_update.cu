@@ -109,7 +109,7 @@ int gpu_train_update(struct training *training, const struct train_range *range,
         RETURN_IF(send_ranges(one, range, ranges, adamw));
         struct update_ranges::arguments arguments = {one->ranges, one->gradients, one->parameters, one->moment1,
                                                      one->moment2};
-        RETURN_IF(launch<update_ranges>(one->context->compute, (size_t)ranges, arguments));
+        RETURN_IF(launch<update_ranges>(one->context->compute, (size_t)ranges * UPDATE_BLOCKS, arguments));
     }
     for (int r = 0; r < ranks_count(training->context) && ranges; r++) { /* the staged ranges are free again */
         CHECK_CUDA(cudaSetDevice(training->rank[r]->context->device));

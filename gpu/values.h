@@ -44,6 +44,31 @@ HD void store(bfloat16 *at, float value)
     at->bits = (uint16_t)((value != value ? bits | 0x400000u : rounded) >> 16);
 }
 
+/*
+ * N neighbours in one access; `at` is aligned to all of them, up to 16 bytes. A thread that takes one value at a time has too little on
+ * its way to fill a memory's width.
+ */
+template <class T, int N> struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) neighbours {
+    T value[N];
+};
+
+template <int N, class T> HD void load_many(const T *at, float *values)
+{
+    const neighbours<T, N> all = *(const neighbours<T, N> *)at;
+    UNROLL
+    for (int i = 0; i < N; i++)
+        values[i] = load(all.value + i);
+}
+
+template <int N, class T> HD void store_many(T *at, const float *values)
+{
+    neighbours<T, N> all;
+    UNROLL
+    for (int i = 0; i < N; i++)
+        store(all.value + i, values[i]);
+    *(neighbours<T, N> *)at = all;
+}
+
 enum activation { ACTIVATION_NONE, ACTIVATION_SWISH, ACTIVATION_RELU };
 
 HD float sigmoid(float x)
@@ -128,6 +153,19 @@ static inline size_t blocks_of(size_t count)
 {
     size_t blocks = (count + THREADS * PER_THREAD - 1) / (THREADS * PER_THREAD);
     return blocks < 1 ? 1 : blocks > 65536 ? 65536 : blocks;
+}
+
+/*
+ * Starts Of::kernel<N> on `count` values of [rows][channels]: N = Of::wide neighbours at a time where channels come in as many, one where
+ * they do not.
+ */
+template <class Of>
+int launch_wide(cudaStream_t stream, size_t count, size_t channels, const typename Of::work &work,
+                const char *file = __builtin_FILE(), int line = __builtin_LINE())
+{
+    if (channels % Of::wide == 0)
+        return launch<typename Of::template kernel<Of::wide>>(stream, blocks_of(count / Of::wide), work, file, line);
+    return launch<typename Of::template kernel<1>>(stream, blocks_of(count), work, file, line);
 }
 
 #endif
