@@ -128,7 +128,7 @@ class Peers:
         import timm
         net = timm.create_model("efficientnet_b0", in_chans=1, num_classes=0).cuda().to(memory_format=torch.channels_last)
         net.train(training)
-        return net if kind == "torch" else torch.compile(net, mode=None if training else "max-autotune-no-cudagraphs", dynamic=False)
+        return net if kind == "torch" else torch.compile(net, dynamic=False)
 
     def device_trunk(self, kind, precision, batch, seconds):
         batch = int(batch)
