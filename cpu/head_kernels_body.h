@@ -12,32 +12,14 @@ typedef uint64_t KERNEL(wide) __attribute__((vector_size(VECTOR_BYTES)));
 typedef uint32_t KERNEL(words) __attribute__((vector_size(VECTOR_BYTES)));
 typedef uint32_t KERNEL(loose_words) __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
 #if VECTOR_BYTES == 64
-#define INTERLEAVE_LOW                                                                                                 \
-    {                                                                                                                  \
-        0, 8, 1, 9, 2, 10, 3, 11                                                                                       \
-    }
-#define INTERLEAVE_HIGH                                                                                                \
-    {                                                                                                                  \
-        4, 12, 5, 13, 6, 14, 7, 15                                                                                     \
-    }
+#define INTERLEAVE_LOW  0, 8, 1, 9, 2, 10, 3, 11
+#define INTERLEAVE_HIGH 4, 12, 5, 13, 6, 14, 7, 15
 #elif VECTOR_BYTES == 32
-#define INTERLEAVE_LOW                                                                                                 \
-    {                                                                                                                  \
-        0, 4, 1, 5                                                                                                     \
-    }
-#define INTERLEAVE_HIGH                                                                                                \
-    {                                                                                                                  \
-        2, 6, 3, 7                                                                                                     \
-    }
+#define INTERLEAVE_LOW  0, 4, 1, 5
+#define INTERLEAVE_HIGH 2, 6, 3, 7
 #else
-#define INTERLEAVE_LOW                                                                                                 \
-    {                                                                                                                  \
-        0, 2                                                                                                           \
-    }
-#define INTERLEAVE_HIGH                                                                                                \
-    {                                                                                                                  \
-        1, 3                                                                                                           \
-    }
+#define INTERLEAVE_LOW  0, 2
+#define INTERLEAVE_HIGH 1, 3
 #endif
 #define LANES  (VECTOR_BYTES / 4)
 #define ACROSS (TILE_COLUMNS / LANES)
@@ -187,8 +169,8 @@ static void KERNEL(dropout)(uint64_t key, const uint32_t counter[3], float rate,
         KERNEL(wide) word[4];
         KERNEL(philox)(key, (uint32_t)i / 4, counter, word);
         KERNEL(wide) even = (word[0] & 0xffffffffu) | word[1] << 32, odd = (word[2] & 0xffffffffu) | word[3] << 32;
-        KERNEL(words) low = (KERNEL(words))__builtin_shuffle(even, odd, (KERNEL(wide))INTERLEAVE_LOW);
-        KERNEL(words) high = (KERNEL(words))__builtin_shuffle(even, odd, (KERNEL(wide))INTERLEAVE_HIGH);
+        KERNEL(words) low = (KERNEL(words))__builtin_shufflevector(even, odd, INTERLEAVE_LOW);
+        KERNEL(words) high = (KERNEL(words))__builtin_shufflevector(even, odd, INTERLEAVE_HIGH);
         *(KERNEL(loose_words) *)(mask + i) = ~(KERNEL(words))(low < limit) & keep_bits;
         *(KERNEL(loose_words) *)(mask + i + LANES) = ~(KERNEL(words))(high < limit) & keep_bits;
     }
