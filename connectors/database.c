@@ -477,7 +477,8 @@ short database_poll_events(const struct database *database)
 {
     if (!database->connection)
         return 0;
-    bool writes = database->state == DATABASE_CONNECTING || PQflush(database->connection) == 1;
+    bool sends = database->state == DATABASE_READY && database->waiting && !database->sent; /* at the next step: soon */
+    bool writes = sends || database->state == DATABASE_CONNECTING || PQflush(database->connection) == 1;
     return (short)(POLLIN | (writes ? POLLOUT : 0));
 }
 

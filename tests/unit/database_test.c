@@ -272,6 +272,24 @@ static void on_done(void *context, int code, const struct database_result *resul
         outcome->value = database_integer(result, 0, 0);
 }
 
+/* Whoever polls is told at once that there is something to send: each batch of votes would otherwise wait for the loop's turn. */
+static void a_statement_does_not_wait_for_the_next_turn(void **state)
+{
+    struct test_database *test = *state;
+    struct outcome outcome = {0};
+    struct database *database;
+    assert_int_equal(database_start(test->postgres.url, &database), 0);
+    turn_until(database, DATABASE_READY);
+    assert_int_equal(database_poll_events(database), POLLIN);
+    assert_int_equal(database_send(database, "SELECT 5", 0, NULL, on_done, &outcome), 0);
+    assert_int_equal(database_poll_events(database), POLLIN | POLLOUT);
+    database_step(database);
+    assert_int_equal(database_poll_events(database), POLLIN); /* it is out: now for the answer */
+    TURN_WHILE(!outcome.calls, database);
+    assert_int_equal(outcome.value, 5);
+    database_close(database);
+}
+
 static void statements_are_answered_in_order_and_once(void **state)
 {
     struct test_database *test = *state;
@@ -413,6 +431,7 @@ int main(void)
         cmocka_unit_test(a_newer_or_another_database_is_refused),
         cmocka_unit_test(another_decision_tree_is_refused_with_both_hashes),
         cmocka_unit_test(an_import_is_all_or_nothing),
+        cmocka_unit_test(a_statement_does_not_wait_for_the_next_turn),
         cmocka_unit_test(statements_are_answered_in_order_and_once),
         cmocka_unit_test(a_lost_connection_is_told_and_mended),
         cmocka_unit_test(a_full_server_keeps_a_slow_connection),
