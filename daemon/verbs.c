@@ -400,6 +400,8 @@ static void verb_votes(struct daemon *daemon, control_client client, const json_
 
 static void on_models(void *context, int code, const struct database_result *result)
 {
+    static const char *const integers[] = {"parent", "labels"};
+    static const char *const reals[] = {"holdout_nll", "champion_nll", "constant_nll"};
     struct waiting *waiting = context;
     struct daemon *daemon = waiting->daemon;
     if (code)
@@ -410,15 +412,12 @@ static void on_models(void *context, int code, const struct database_result *res
             long number = (long)database_integer(result, row, 0);
             json_t *model = json_pack("{s:I,s:b,s:s}", "number", (json_int_t)number, "champion",
                                       number == (long)daemon->cycle.champion, "reason", database_text(result, row, 6));
-            static const char *const columns[] = {"parent", "labels", "holdout_nll", "champion_nll", "constant_nll"};
-            for (int i = 0; i < 5; i++) {
-                const char *value = database_value(result, row, i + 1);
-                double number_value = value ? strtod(value, NULL) : 0;
-                json_object_set_new(model, columns[i],
-                                    i < 2   ? json_integer((json_int_t)number_value)
-                                    : value ? json_real(number_value)
-                                            : json_null());
-            }
+            for (int i = 0; i < 2; i++)
+                json_object_set_new(model, integers[i], json_integer(database_integer(result, row, 1 + i)));
+            for (int i = 0; i < 3; i++)
+                json_object_set_new(model, reals[i],
+                                    database_value(result, row, 3 + i) ? json_real(database_real(result, row, 3 + i))
+                                                                       : json_null());
             json_array_append_new(list, model);
         }
         control_answer(
