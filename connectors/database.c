@@ -7,15 +7,20 @@
 
 #include <libpq-fe.h>
 #include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
-#define CONNECT_TIMEOUT_MS 4000 /* of a blocking connection; a clean stop allows no more */
+#define CONNECT_TIMEOUT_MS 4000 /* what name servers take comes on top; a clean stop allows no more */
 #define LOOK_MS            100  /* how often a blocking call looks for a signal that asks to end */
 #define BACK_OFF_MS        250
 #define BACK_OFF_MAX_MS    1000
-#define ANSWER_WITHIN_MS   4000 /* of an asynchronous connection being made, and before it is asked whether one lives */
+#define ANSWER_WITHIN_MS   4000 /* to the first statements of a connection, and before it is asked whether one lives */
+#define LET_GO_MS          1000 /* a close waits so long for what is being connected */
 #define COPY_BYTES         65536
 #define ASYNC_SETTINGS     "SET statement_timeout = '30s'; SET client_min_messages = warning; LISTEN triage_vote"
 
@@ -32,10 +37,13 @@ struct statement {
     void *context;
 };
 
+struct attempt;
+
 struct database {
     PGconn *connection;
+    struct attempt *attempt; /* to make it, while it is being made */
     char *url;
-    bool asynchronous, noticed, settling; /* settling: the first statements of a connection are under way */
+    bool asynchronous, noticed;
     enum database_state state;
     char problem[256];
     int64_t deadline_ms, retry_at_ms;
@@ -45,6 +53,7 @@ struct database {
     bool sent;
     int64_t sent_ms; /* when, or when the server last said that it works on it, or that it is full */
     PGconn *probe;   /* a second connection, that asks whether the first one still lives */
+    struct attempt *probe_attempt;
     bool probe_asked;
     int64_t probe_ms; /* when it was begun */
     PGresult *last;   /* result of the statement in flight, kept until its end */
@@ -205,11 +214,14 @@ static int wait_a_moment(PGconn *connection, short events)
     return ready > 0;
 }
 
-static int finish_connecting(PGconn *connection)
+/* `unwanted` becomes true when nobody wants the connection any more; NULL = somebody does. */
+static int finish_connecting(PGconn *connection, const atomic_bool *unwanted)
 {
     int64_t deadline_ms = clock_patience_ms() + CONNECT_TIMEOUT_MS;
     PostgresPollingStatusType status = PGRES_POLLING_WRITING;
     while (connection && PQstatus(connection) != CONNECTION_BAD && status != PGRES_POLLING_OK) {
+        if (unwanted && atomic_load(unwanted))
+            return error_set(ERROR_CANCELLED, "the connection is not wanted any more");
         int ready = wait_a_moment(connection, status == PGRES_POLLING_READING ? POLLIN : POLLOUT);
         if (ready < 0)
             return ready;
@@ -255,7 +267,7 @@ int database_open(const char *url, struct database **ret_database)
         return error_set(ERROR_SYSTEM, "out of memory for a database connection");
     database->connection = begin(url);
     database->state = DATABASE_READY;
-    result = finish_connecting(database->connection);
+    result = finish_connecting(database->connection, NULL);
     if (!result)
         result = database_run(database, "SET client_min_messages = warning", 0, NULL, NULL);
     if (result)
@@ -348,6 +360,89 @@ int database_copy(struct database *database, const char *sql, database_copy_next
 
 /* --- asynchronous ---------------------------------------------------------------------------------------------------- */
 
+/*
+ * A connection that is being made, by a thread of its own: libpq waits in the call for name servers, which may take them half a
+ * minute each, and for Kerberos. The thread cannot be stopped while it waits for those; it is let go then, and frees what it has.
+ */
+struct attempt {
+    char *url;
+    bool is_probe;
+    int descriptor;     /* readable when the thread is done with it */
+    PGconn *connection; /* the thread's until then; NULL = no memory */
+    char message[256];  /* why there is no connection, "" = it is in force */
+    atomic_bool done, unwanted;
+    atomic_int holders; /* the last one of the thread and the database frees it */
+};
+
+static void let_go(struct attempt *attempt)
+{
+    if (atomic_fetch_sub(&attempt->holders, 1) > 1)
+        return;
+    PQfinish(attempt->connection);
+    if (attempt->descriptor >= 0)
+        close(attempt->descriptor);
+    free(attempt->url);
+    free(attempt);
+}
+
+static void *make_connection(void *context)
+{
+    static const uint64_t one = 1;
+    struct attempt *attempt = context;
+    attempt->connection = begin(attempt->url);
+    if (attempt->connection && attempt->is_probe)
+        PQsetErrorVerbosity(attempt->connection, PQERRORS_SQLSTATE);
+    if (finish_connecting(attempt->connection, &attempt->unwanted))
+        snprintf(attempt->message, sizeof attempt->message, "%s", error_message());
+    atomic_store(&attempt->done, true);
+    ssize_t written = write(attempt->descriptor, &one, sizeof one); /* cannot fail: nobody else writes */
+    (void)written;
+    let_go(attempt);
+    return NULL;
+}
+
+/* NULL when there is no memory, descriptor or thread for it. */
+static struct attempt *attempt_new(const char *url, bool is_probe)
+{
+    pthread_t thread;
+    struct attempt *attempt = calloc(1, sizeof *attempt);
+    if (!attempt)
+        return NULL;
+    attempt->url = strdup(url);
+    attempt->is_probe = is_probe;
+    attempt->descriptor = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    atomic_init(&attempt->holders, 2);
+    if (!attempt->url || attempt->descriptor < 0 || pthread_create(&thread, NULL, make_connection, attempt)) {
+        atomic_store(&attempt->holders, 1);
+        let_go(attempt);
+        return NULL;
+    }
+    pthread_detach(thread);
+    return attempt;
+}
+
+/* Forgets the attempt, after `wait_ms` for its thread at most. */
+static void attempt_end(struct attempt **attempt, int wait_ms)
+{
+    if (!*attempt)
+        return;
+    struct pollfd done = {.fd = (*attempt)->descriptor, .events = POLLIN};
+    atomic_store(&(*attempt)->unwanted, true);
+    poll(&done, 1, wait_ms);
+    let_go(*attempt);
+    *attempt = NULL;
+}
+
+/* The connection of an attempt that is done, in whatever state it is, and why it is not in force. */
+static PGconn *attempt_take(struct attempt **attempt, char *message, size_t size)
+{
+    PGconn *connection = (*attempt)->connection;
+    snprintf(message, size, "%s", (*attempt)->message);
+    (*attempt)->connection = NULL;
+    attempt_end(attempt, 0);
+    return connection;
+}
+
 static void free_statement(struct statement *statement)
 {
     for (int i = 0; i < statement->count; i++)
@@ -372,6 +467,7 @@ static void finish_first(struct database *database, int code, PGresult *rows)
 
 static void end_probe(struct database *database)
 {
+    attempt_end(&database->probe_attempt, 0);
     PQfinish(database->probe);
     database->probe = NULL;
     database->probe_asked = false;
@@ -397,12 +493,10 @@ static void go_down(struct database *database, const char *why)
 
 static void connect_again(struct database *database)
 {
-    database->connection = begin(database->url);
+    database->attempt = attempt_new(database->url, false);
     database->state = DATABASE_CONNECTING;
-    database->deadline_ms = clock_patience_ms() + ANSWER_WITHIN_MS;
-    database->settling = false;
-    if (!database->connection || PQstatus(database->connection) == CONNECTION_BAD)
-        go_down(database, database->connection ? PQerrorMessage(database->connection) : "out of memory");
+    if (!database->attempt)
+        go_down(database, "no memory, descriptor or thread to connect with");
 }
 
 int database_start(const char *url, struct database **ret_database)
@@ -430,7 +524,8 @@ void database_close(struct database *database)
     while (database->waiting)
         finish_first(database, error_set(ERROR_CANCELLED, "the database connection is being closed"), NULL);
     PQclear(database->last);
-    PQfinish(database->probe);
+    end_probe(database);
+    attempt_end(&database->attempt, LET_GO_MS);
     PQfinish(database->connection);
     free(database->url);
     free(database);
@@ -470,15 +565,17 @@ void database_hang_up(struct database *database)
 
 int database_descriptor(const struct database *database)
 {
+    if (database->attempt)
+        return database->attempt->descriptor;
     return database->connection ? PQsocket(database->connection) : -1;
 }
 
 short database_poll_events(const struct database *database)
 {
     if (!database->connection)
-        return 0;
+        return database->attempt ? POLLIN : 0;
     bool sends = database->state == DATABASE_READY && database->waiting && !database->sent; /* at the next step: soon */
-    bool writes = sends || database->state == DATABASE_CONNECTING || PQflush(database->connection) == 1;
+    bool writes = sends || PQflush(database->connection) == 1;
     return (short)(POLLIN | (writes ? POLLOUT : 0));
 }
 
@@ -499,40 +596,48 @@ bool database_take_notice(struct database *database)
     return noticed;
 }
 
-/* Connection made: settings and LISTEN first, and only then is it ready. */
-static void step_connecting(struct database *database)
+/* Settings and LISTEN first, and only then is it ready. */
+static void settle(struct database *database)
 {
-    if (database->settling) {
-        if (!PQconsumeInput(database->connection)) {
-            go_down(database, PQerrorMessage(database->connection));
-            return;
-        }
-        if (clock_patience_ms() > database->deadline_ms) {
-            go_down(database, "connected, then no answer");
-            return;
-        }
-        while (!PQisBusy(database->connection)) {
-            PGresult *rows = PQgetResult(database->connection);
-            if (!rows) {
-                database->state = DATABASE_READY;
-                database->failures = 0;
-                database->problem[0] = 0;
-                database->noticed = true; /* votes may have come while nobody listened */
-                return;
-            }
-            PQclear(rows);
-        }
+    if (!PQconsumeInput(database->connection)) {
+        go_down(database, PQerrorMessage(database->connection));
         return;
     }
-    PostgresPollingStatusType status = PQconnectPoll(database->connection);
-    if (status == PGRES_POLLING_FAILED || clock_patience_ms() > database->deadline_ms)
-        go_down(database, status == PGRES_POLLING_FAILED ? PQerrorMessage(database->connection) : "no answer");
-    else if (status == PGRES_POLLING_OK) {
-        PQsetnonblocking(database->connection, 1);
-        database->settling = PQsendQuery(database->connection, ASYNC_SETTINGS) == 1;
-        if (!database->settling)
-            go_down(database, PQerrorMessage(database->connection));
+    if (clock_patience_ms() > database->deadline_ms) {
+        go_down(database, "connected, then no answer");
+        return;
     }
+    while (!PQisBusy(database->connection)) {
+        PGresult *rows = PQgetResult(database->connection);
+        if (!rows) {
+            database->state = DATABASE_READY;
+            database->failures = 0;
+            database->problem[0] = 0;
+            database->noticed = true; /* votes may have come while nobody listened */
+            return;
+        }
+        PQclear(rows);
+    }
+}
+
+static void step_connecting(struct database *database)
+{
+    char message[256];
+    if (!database->attempt) {
+        settle(database);
+        return;
+    }
+    if (!atomic_load(&database->attempt->done))
+        return;
+    database->connection = attempt_take(&database->attempt, message, sizeof message);
+    if (message[0]) {
+        go_down(database, message);
+        return;
+    }
+    PQsetnonblocking(database->connection, 1);
+    database->deadline_ms = clock_patience_ms() + ANSWER_WITHIN_MS;
+    if (!PQsendQuery(database->connection, ASYNC_SETTINGS))
+        go_down(database, PQerrorMessage(database->connection));
 }
 
 static void send_next(struct database *database)
@@ -593,34 +698,28 @@ static bool is_refusal(const char *message)
            strspn(message + length - 5, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == 5;
 }
 
-static PGconn *begin_probe(const char *url)
-{
-    PGconn *probe = begin(url);
-    if (probe)
-        PQsetErrorVerbosity(probe, PQERRORS_SQLSTATE);
-    return probe;
-}
-
 static enum probe_answer connect_probe(struct database *database)
 {
-    char process[16];
+    char process[16], message[256];
     const char *const values[] = {process};
-    PostgresPollingStatusType status = PQconnectPoll(database->probe);
-    if (status == PGRES_POLLING_FAILED)
+    if (!database->probe_attempt)
+        return PROBE_IDLE;
+    if (!atomic_load(&database->probe_attempt->done))
+        return PROBE_WAITS;
+    database->probe = attempt_take(&database->probe_attempt, message, sizeof message);
+    if (message[0])
         return is_refusal(PQerrorMessage(database->probe)) ? PROBE_REFUSED : PROBE_IDLE;
     snprintf(process, sizeof process, "%d", PQbackendPID(database->connection));
-    if (status == PGRES_POLLING_OK && PQsetnonblocking(database->probe, 1) == 0)
+    if (PQsetnonblocking(database->probe, 1) == 0)
         database->probe_asked =
             PQsendQueryParams(database->probe, "SELECT state = 'active' FROM pg_stat_activity WHERE pid = $1", 1, NULL,
                               values, NULL, NULL, 0) == 1;
-    return PROBE_WAITS;
+    return database->probe_asked ? PROBE_WAITS : PROBE_IDLE;
 }
 
 static enum probe_answer ask_probe(struct database *database)
 {
     if (!database->probe)
-        return PROBE_IDLE;
-    if (!database->probe_asked)
         return connect_probe(database);
     if (PQflush(database->probe) < 0 || !PQconsumeInput(database->probe))
         return PROBE_IDLE;
@@ -644,8 +743,8 @@ static void watch_silence(struct database *database)
         end_probe(database);
         return;
     }
-    if (!database->probe) {
-        database->probe = begin_probe(database->url);
+    if (!database->probe && !database->probe_attempt) {
+        database->probe_attempt = attempt_new(database->url, true);
         database->probe_ms = now_ms;
     }
     enum probe_answer answer = ask_probe(database);

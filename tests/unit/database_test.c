@@ -11,10 +11,13 @@
 #include "tests/support/small_schema.h"
 #include "tests/support/test_database.h"
 
+#include <dlfcn.h>
 #include <math.h>
+#include <netdb.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -255,6 +258,42 @@ static void turn_until(struct database *database, enum database_state wanted)
     TURN_WHILE(database_state(database) != wanted, database);
 }
 
+/* In place of the C library's: "names.test" is asked of a name server that does not answer until the test lets it. */
+static int name_server[2];
+static atomic_int names_asked;
+
+int getaddrinfo(const char *restrict name, const char *restrict service, const struct addrinfo *restrict hints,
+                struct addrinfo **restrict ret_list)
+{
+    char byte;
+    if (name && strcmp(name, "names.test") == 0) {
+        atomic_fetch_add(&names_asked, 1);
+        return read(name_server[0], &byte, 1) == 1 ? EAI_AGAIN : EAI_FAIL;
+    }
+    int (*original)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+    *(void **)&original = dlsym(RTLD_NEXT, "getaddrinfo");
+    return original(name, service, hints, ret_list);
+}
+
+/* A name server that does not answer stops neither the loop nor its end. */
+static void names_are_resolved_beside_the_loop(void **state)
+{
+    (void)state;
+    struct database *database;
+    assert_int_equal(pipe(name_server), 0);
+    assert_int_equal(database_start("host=names.test dbname=triage", &database), 0);
+    TURN_WHILE(!atomic_load(&names_asked), database);
+    for (int i = 0; i < 10; i++)
+        turn(database);
+    assert_int_equal(database_state(database), DATABASE_CONNECTING);
+    assert_int_equal(write(name_server[1], "x", 1), 1);
+    TURN_WHILE(database_state(database) != DATABASE_DOWN, database);
+    assert_non_null(strstr(database_problem(database), "names.test"));
+    TURN_WHILE(atomic_load(&names_asked) < 2, database); /* it tries again */
+    database_close(database);
+    assert_int_equal(write(name_server[1], "x", 1), 1); /* the thread that was let go ends by itself */
+}
+
 struct outcome {
     int calls, code;
     int64_t value;
@@ -431,6 +470,7 @@ int main(void)
         cmocka_unit_test(a_newer_or_another_database_is_refused),
         cmocka_unit_test(another_decision_tree_is_refused_with_both_hashes),
         cmocka_unit_test(an_import_is_all_or_nothing),
+        cmocka_unit_test(names_are_resolved_beside_the_loop),
         cmocka_unit_test(a_statement_does_not_wait_for_the_next_turn),
         cmocka_unit_test(statements_are_answered_in_order_and_once),
         cmocka_unit_test(a_lost_connection_is_told_and_mended),
