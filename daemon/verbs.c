@@ -170,7 +170,7 @@ static void verb_status(struct daemon *daemon, control_client client, const json
     control_answer(daemon->control, client, answer);
 }
 
-/* What is wrong now, and everything that has happened since the start. */
+/* What is wrong now, everything that has happened since the start, and what the database keeps from before it. */
 static void verb_doctor(struct daemon *daemon, control_client client, const json_t *request)
 {
     (void)request;
@@ -179,10 +179,10 @@ static void verb_doctor(struct daemon *daemon, control_client client, const json
     if (!daemon->ready)
         add_problem(now, "", "not ready: the queue is not on offer yet");
     control_answer(daemon->control, client,
-                   json_pack("{s:b,s:b,s:i,s:I,s:o,s:o}", "ok", 1, "well", well, "exit",
+                   json_pack("{s:b,s:b,s:i,s:I,s:o,s:I,s:o}", "ok", 1, "well", well, "exit",
                              well ? PROTO_EXIT_OK : PROTO_EXIT_UNWELL, "uptime_s",
-                             (json_int_t)(clock_ms() - daemon->started_ms) / 1000, "now", now, "incidents",
-                             incidents_json(&daemon->incidents)));
+                             (json_int_t)(clock_ms() - daemon->started_ms) / 1000, "now", now, "quarantined",
+                             (json_int_t)daemon->ingest.quarantined, "incidents", incidents_json(&daemon->incidents)));
 }
 
 static void verb_metrics(struct daemon *daemon, control_client client, const json_t *request)

@@ -108,6 +108,9 @@ static void render_doctor(const json_t *answer, FILE *out)
             integer(answer, "uptime_s"));
     json_array_foreach(json_object_get(answer, "now"), index, problem)
         fprintf(out, "  PROBLEM  %s\n", json_string_value(problem));
+    if (integer(answer, "quarantined"))
+        fprintf(out, "  %-12s %lld votes mean nothing here: triagectl votes says why\n", "quarantine",
+                integer(answer, "quarantined"));
     json_array_foreach(json_object_get(answer, "incidents"), index, incident)
     {
         char stamp[32] = "";

@@ -39,4 +39,8 @@ ctl a --json votes | jq -e '.quarantined == 4 and ([.quarantine[] | [.reason, .c
     [["unknown answer: how-rounded_square", 1], ["unknown galaxy: ", 1], ["unknown galaxy: sim1-777777", 1],
      ["unknown question: is-it-nice", 1]]' >/dev/null || fail "$(ctl a --json votes)"
 stop a
+start a
+ready a
+ctl a doctor | grep -q "quarantine *4 votes" || fail "$(ctl a doctor)" # also after a restart
+stop a
 echo "what means nothing is kept and named"
