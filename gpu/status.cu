@@ -14,58 +14,85 @@ static int name_length(const char *call)
     return (int)strcspn(call, "(");
 }
 
+/* Statuses after which the runtime's header wants the process relaunched; and the unknown one, where nobody can say. */
+#define LOST "the device is lost to this process: the worker ends and is started again; "
+
 static const struct {
     cudaError_t status;
     int code;
     const char *advice;
 } advices[] = {
     {cudaErrorMemoryAllocation,       ERROR_LIMIT,
-     "the device's memory is full: 'nvidia-smi' shows who uses it; free it, or use a smaller batch"          },
+     "the device's memory is full: 'nvidia-smi' shows who uses it; free it, or use a smaller batch"                  },
+    {cudaErrorInitializationError,    ERROR_UNAVAILABLE,
+     "the driver does not start: 'nvidia-smi' and 'dmesg' say why; after an update of the driver, reboot"            },
     {cudaErrorNoDevice,               ERROR_UNAVAILABLE,
-     "there is no NVIDIA device: check 'nvidia-smi' and CUDA_VISIBLE_DEVICES, or set worker.backend = cpu"   },
+     "there is no NVIDIA device: check 'nvidia-smi' and CUDA_VISIBLE_DEVICES, or set worker.backend = cpu"           },
     {cudaErrorInsufficientDriver,     ERROR_UNAVAILABLE,
-     "no NVIDIA driver, or one too old for CUDA 13: install driver 580 or newer, or set worker.backend = cpu"},
+     "no NVIDIA driver, or one too old for CUDA 13: install driver 580 or newer, or set worker.backend = cpu"        },
     {cudaErrorInvalidDevice,          ERROR_UNAVAILABLE,
-     "no such device: 'triaged gpu' lists them; correct CUDA_VISIBLE_DEVICES"                                },
+     "no such device: 'triaged gpu' lists them; correct CUDA_VISIBLE_DEVICES"                                        },
     {cudaErrorSystemNotReady,         ERROR_UNAVAILABLE,
-     "the system is not ready: on servers with NVSwitch start nvidia-fabricmanager"                          },
+     "the system is not ready: on servers with NVSwitch start nvidia-fabricmanager"                                  },
+    {cudaErrorSystemDriverMismatch,   ERROR_UNAVAILABLE,
+     "kernel module and libraries of the driver differ ('cat /proc/driver/nvidia/version'): reboot after its update" },
     {cudaErrorDevicesUnavailable,     ERROR_UNAVAILABLE,
-     "the device is busy or in exclusive mode: 'nvidia-smi -q -d COMPUTE' shows the mode"                    },
+     "the device is busy or in exclusive mode: 'nvidia-smi -q -d COMPUTE' shows the mode"                            },
     {cudaErrorNoKernelImageForDevice, ERROR_UNAVAILABLE,
-     "this build has no code for the device: compute capability 7.5 or newer is needed"                      },
-    {cudaErrorIllegalAddress,         ERROR_UNAVAILABLE,
-     "the device is lost to this process: the worker ends and is started again; if it repeats, report it"    },
-    {cudaErrorLaunchFailure,          ERROR_UNAVAILABLE,
-     "the device is lost to this process: the worker ends and is started again; if it repeats, report it"    },
+     "this build has no code for the device: compute capability 7.5 or newer is needed"                              },
+    {cudaErrorIllegalAddress,         ERROR_UNAVAILABLE, LOST "if it repeats, report it"                             },
+    {cudaErrorAssert,                 ERROR_UNAVAILABLE, LOST "if it repeats, report it"                             },
+    {cudaErrorIllegalInstruction,     ERROR_UNAVAILABLE, LOST "if it repeats, report it"                             },
+    {cudaErrorMisalignedAddress,      ERROR_UNAVAILABLE, LOST "if it repeats, report it"                             },
+    {cudaErrorInvalidAddressSpace,    ERROR_UNAVAILABLE, LOST "if it repeats, report it"                             },
+    {cudaErrorInvalidPc,              ERROR_UNAVAILABLE, LOST "if it repeats, report it"                             },
+    {cudaErrorLaunchFailure,          ERROR_UNAVAILABLE, LOST "if it repeats, report it"                             },
+    {cudaErrorTensorMemoryLeak,       ERROR_UNAVAILABLE, LOST "if it repeats, report it"                             },
     {cudaErrorLaunchTimeout,          ERROR_UNAVAILABLE,
-     "the display driver stopped a kernel: use a card without a screen; the worker ends and is started again"},
-    {cudaErrorHardwareStackError,     ERROR_UNAVAILABLE,
-     "the device is lost to this process: 'dmesg | grep Xid' says why; the worker ends and is started again" },
+     LOST "the display driver stopped a kernel: use a card without a screen"                                         },
+    {cudaErrorHardwareStackError,     ERROR_UNAVAILABLE, LOST "'dmesg | grep Xid' says why"                          },
+    {cudaErrorExternalDevice,         ERROR_UNAVAILABLE, LOST "'dmesg | grep Xid' says why"                          },
+    {cudaErrorMpsClientTerminated,    ERROR_UNAVAILABLE, LOST "the log of nvidia-cuda-mps-control says why"          },
+    {cudaErrorContained,              ERROR_UNAVAILABLE, LOST "'nvidia-smi -q -d ECC' and 'dmesg | grep Xid' say why"},
     {cudaErrorECCUncorrectable,       ERROR_UNAVAILABLE,
-     "the card's memory is damaged: 'nvidia-smi -q -d ECC'; reset or replace it; the worker ends"            },
-    {cudaErrorNvlinkUncorrectable,    ERROR_UNAVAILABLE,
-     "NVLink failed: 'nvidia-smi nvlink -e' shows where; the worker ends and is started again"               },
+     LOST "its memory is damaged: 'nvidia-smi -q -d ECC'; reset or replace it"                                       },
+    {cudaErrorNvlinkUncorrectable,    ERROR_UNAVAILABLE, LOST "NVLink failed: 'nvidia-smi nvlink -e' shows where"    },
+    {cudaErrorUnknown,                ERROR_UNAVAILABLE, LOST "'dmesg | grep Xid' may say why"                       },
 };
+
+static int advice_of(cudaError_t status)
+{
+    for (int i = 0; i < (int)(sizeof advices / sizeof *advices); i++)
+        if (advices[i].status == status)
+            return i;
+    return -1;
+}
 
 int check_cuda(cudaError_t status, const char *call, const char *file, int line)
 {
     if (status == cudaSuccess)
         return 0;
-    int code = ERROR_STATE;
-    const char *advice = "a defect of this program: please report it with this line";
-    for (size_t i = 0; i < sizeof advices / sizeof *advices; i++)
-        if (advices[i].status == status) {
-            code = advices[i].code;
-            advice = advices[i].advice;
-        }
-    return error_set(code, "%s:%d: %.*s: %s (%s): %s", base_name(file), line, name_length(call), call,
-                     cudaGetErrorString(status), cudaGetErrorName(status), advice);
+    int known = advice_of(status);
+    return error_set(known < 0 ? ERROR_STATE : advices[known].code, "%s:%d: %.*s: %s (%s): %s", base_name(file), line,
+                     name_length(call), call, cudaGetErrorString(status), cudaGetErrorName(status),
+                     known < 0 ? "a defect of this program: please report it with this line" : advices[known].advice);
 }
 
-/* Of the libraries: what they report after a lost device is what the runtime knows better. */
-static int check_library(int status, const char *text, const char *call, const char *file, int line)
+/*
+ * Of the libraries. `failed`: a status that they have where the device failed, not the arguments. Each library has a runtime of its own, so that
+ * cudaGetLastError() here knows nothing of their calls; a call that reaches the device does, once it is lost. Where that call finds
+ * nothing, what `failed` leaves on the device is still not to be trusted.
+ */
+static int check_library(int status, int failed, const char *text, const char *call, const char *file, int line)
 {
-    RETURN_IF(check_cuda(cudaGetLastError(), call, file, line));
+    size_t free_bytes, total;
+    cudaError_t probed = cudaMemGetInfo(&free_bytes, &total);
+    int known = advice_of(probed);
+    if (known >= 0 && advices[known].code == ERROR_UNAVAILABLE)
+        return check_cuda(probed, call, file, line);
+    if (failed)
+        return error_set(ERROR_UNAVAILABLE, "%s:%d: %.*s: %s (%d): " LOST "'dmesg | grep Xid' may say why",
+                         base_name(file), line, name_length(call), call, text, status);
     return error_set(
         ERROR_STATE,
         "%s:%d: %.*s: %s (%d): library and program do not fit together: 'triaged gpu' prints the versions, "
@@ -75,16 +102,25 @@ static int check_library(int status, const char *text, const char *call, const c
 
 int check_blas(cublasStatus_t status, const char *call, const char *file, int line)
 {
-    return status == CUBLAS_STATUS_SUCCESS ? 0
-                                           : check_library(status, cublasLtGetStatusString(status), call, file, line);
+    int failed = status == CUBLAS_STATUS_EXECUTION_FAILED || status == CUBLAS_STATUS_INTERNAL_ERROR ||
+                 status == CUBLAS_STATUS_MAPPING_ERROR;
+    return status == CUBLAS_STATUS_SUCCESS
+               ? 0
+               : check_library(status, failed, cublasLtGetStatusString(status), call, file, line);
 }
 
+/* Its statuses come in thousands, one for each kind. */
 int check_dnn(cudnnStatus_t status, const char *call, const char *file, int line)
 {
-    return status == CUDNN_STATUS_SUCCESS ? 0 : check_library(status, cudnnGetErrorString(status), call, file, line);
+    int failed =
+        status / 1000 == CUDNN_STATUS_EXECUTION_FAILED / 1000 || status / 1000 == CUDNN_STATUS_INTERNAL_ERROR / 1000;
+    return status == CUDNN_STATUS_SUCCESS
+               ? 0
+               : check_library(status, failed, cudnnGetErrorString(status), call, file, line);
 }
 
 int check_nccl(ncclResult_t status, const char *call, const char *file, int line)
 {
-    return status == ncclSuccess ? 0 : check_library(status, ncclGetErrorString(status), call, file, line);
+    int failed = status == ncclUnhandledCudaError || status == ncclInternalError || status == ncclRemoteError;
+    return status == ncclSuccess ? 0 : check_library(status, failed, ncclGetErrorString(status), call, file, line);
 }

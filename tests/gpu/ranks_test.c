@@ -5,6 +5,7 @@
  */
 #include "base/error.h"
 #include "base/half.h"
+#include "tests/gpu/standin/cuda_runtime_api.h"
 #include "tests/gpu/standin/standin.h"
 #include "tests/support/backend_under_test.h"
 #include "tests/support/small_nets.h"
@@ -499,6 +500,42 @@ static void a_lost_device_keeps_nobody_waiting(void **state)
     }
 }
 
+/* Opens a device, embeds all images and closes it again. */
+static int embed_once(float *embeddings)
+{
+    struct backend_context *context = NULL;
+    struct plan *plan = NULL;
+    int result = cuda->open(1, 1, &context);
+    if (!result)
+        result = cuda->compile(context, &net, parameters, PRECISION_FP32, &plan);
+    if (!result)
+        result = cuda->forward(plan, images, IMAGES, embeddings);
+    cuda->free_plan(plan);
+    cuda->close(context);
+    return result;
+}
+
+/* Every status after which the process must be relaunched, wherever it comes up first: at a kernel, a copy or inside of a library,
+ * whose calls the program's own runtime does not see. */
+static void every_loss_ends_the_worker(void **state)
+{
+    static const int statuses[] = {cudaErrorIllegalAddress, cudaErrorMisalignedAddress, cudaErrorUnknown};
+    float *embeddings = malloc(IMAGES * outputs * sizeof *embeddings);
+    (void)state;
+    for (size_t s = 0; s < sizeof statuses / sizeof *statuses; s++)
+        for (int place = 0, code = 1; code; place++) {
+            standin_lose_with(statuses[s]);
+            standin_lose_device_after((uint64_t)place);
+            code = embed_once(embeddings);
+            if (code && (code != ERROR_UNAVAILABLE || !strstr(error_message(), "device is lost")))
+                fail_msg("status %d after %d operations: result %d (%s)", statuses[s], place, code, error_message());
+            assert_true(code || place > 20);
+            standin_restore_device();
+            assert_clean();
+        }
+    free(embeddings);
+}
+
 static void more_devices_than_there_are(void **state)
 {
     struct backend_context *context = NULL;
@@ -523,6 +560,7 @@ int main(void)
         cmocka_unit_test(learning_on_the_device_is_learning_here),
         cmocka_unit_test(what_is_not_held_is_an_error),
         cmocka_unit_test(a_lost_device_keeps_nobody_waiting),
+        cmocka_unit_test(every_loss_ends_the_worker),
         cmocka_unit_test(more_devices_than_there_are),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -273,13 +273,45 @@ static void lost_device_stays_lost(void **state)
     assert_int_equal(cudaStreamSynchronize(stream), cudaErrorIllegalAddress);
     assert_int_equal(cudaMemGetInfo(&free_bytes, &total), cudaErrorIllegalAddress);
     assert_int_equal(cudaGetLastError(), cudaErrorIllegalAddress);
-    assert_int_equal(cudaGetLastError(), cudaErrorIllegalAddress); /* sticky */
+    assert_int_equal(cudaStreamSynchronize(stream), cudaErrorIllegalAddress); /* sticky */
     assert_int_equal(cudaFree(device), cudaErrorIllegalAddress);
     assert_int_equal(cudaStreamDestroy(stream), cudaErrorIllegalAddress);
     standin_restore_device();
     cudaGetLastError();
     assert_int_equal(standin_findings(), 0);
     assert_int_equal(standin_device_bytes(), 0);
+    assert_int_equal(standin_handles(), 0);
+}
+
+/* Every other device goes on; what is lost is what was asked to be, with the status that was asked for. */
+static void one_device_is_lost(void **state)
+{
+    cudaStream_t stream[2];
+    float *device[2];
+    (void)state;
+    standin_set_devices(2);
+    for (int i = 0; i < 2; i++) {
+        check(cudaSetDevice(i));
+        check(cudaStreamCreateWithFlags(&stream[i], cudaStreamNonBlocking));
+        check(cudaMalloc((void **)&device[i], BYTES));
+    }
+    standin_lose_with(cudaErrorMisalignedAddress);
+    standin_lose_one_device_after(1, 2);
+    check(cudaMemsetAsync(device[1], 0, BYTES, stream[1]));
+    check(cudaSetDevice(0));
+    check(cudaMemsetAsync(device[0], 0, BYTES, stream[0]));
+    check(cudaSetDevice(1));
+    assert_int_equal(cudaMemsetAsync(device[1], 0, BYTES, stream[1]), cudaErrorMisalignedAddress);
+    assert_int_equal(cudaFree(device[1]), cudaErrorMisalignedAddress);
+    assert_int_equal(cudaStreamDestroy(stream[1]), cudaErrorMisalignedAddress);
+    standin_restore_device();
+    check(cudaSetDevice(0));
+    check(cudaStreamSynchronize(stream[0]));
+    check(cudaFree(device[0]));
+    check(cudaStreamDestroy(stream[0]));
+    standin_set_devices(1);
+    cudaGetLastError();
+    assert_int_equal(standin_findings(), 0);
     assert_int_equal(standin_handles(), 0);
 }
 
@@ -553,6 +585,7 @@ int main(void)
         cmocka_unit_test(graph_replays_what_was_captured),
         cmocka_unit_test(no_driver),
         cmocka_unit_test(lost_device_stays_lost),
+        cmocka_unit_test(one_device_is_lost),
         cmocka_unit_test(products),
         cmocka_unit_test(convolutions),
         cmocka_unit_test(ranks_sum),

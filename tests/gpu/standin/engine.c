@@ -22,7 +22,7 @@ static struct CUstream_st *stream_list, legacy[DEVICES_LIMIT];
 static struct CUevent_st *event_list;
 static uint32_t slot_issued[STREAMS_LIMIT], slot_done[STREAMS_LIMIT];
 static struct clocks known; /* to the host */
-static uint64_t executed, submitted, draws;
+static uint64_t executed, draws;
 static unsigned waiting;
 static _Thread_local int device_now;
 static _Thread_local cudaError_t last_error;
@@ -62,6 +62,8 @@ __attribute__((constructor)) static void begin(void)
     settings.memory_bytes = from_environment("STANDIN_MEMORY_MB", 4096) << 20;
     settings.seed = from_environment("STANDIN_SEED", 1);
     settings.patience_s = 60;
+    settings.status = cudaErrorIllegalAddress;
+    settings.fail_device = -1;
     settings.fail_after = is_first() ? from_environment("STANDIN_FAIL_AFTER", 0) : 0;
     for (int i = 0; i < DEVICES_LIMIT; i++) {
         legacy[i].device = legacy[i].slot = i;
@@ -97,17 +99,29 @@ void standin_close_allocation(int closed)
     settings.closed = closed;
 }
 
+void standin_lose_one_device_after(int device, uint64_t operations)
+{
+    settings.fail_device = device;
+    settings.fail_after = operations;
+    if (operations == 0)
+        settings.lost[device < 0 ? device_now : device] = settings.status;
+}
+
 void standin_lose_device_after(uint64_t operations)
 {
-    settings.fail_after = submitted + operations;
-    if (operations == 0)
-        settings.lost = 1;
+    standin_lose_one_device_after(-1, operations);
+}
+
+void standin_lose_with(int status)
+{
+    settings.status = (cudaError_t)status;
 }
 
 void standin_restore_device(void)
 {
     settings.fail_after = 0;
-    settings.lost = 0;
+    settings.status = cudaErrorIllegalAddress;
+    memset(settings.lost, 0, sizeof settings.lost);
 }
 
 unsigned standin_handles(void)
@@ -135,7 +149,7 @@ cudaError_t usable(void)
 {
     if (settings.devices == 0)
         return cudaErrorInsufficientDriver;
-    return settings.lost ? cudaErrorIllegalAddress : cudaSuccess;
+    return settings.lost[device_now];
 }
 
 cudaError_t leave(cudaError_t error)
@@ -146,16 +160,17 @@ cudaError_t leave(cudaError_t error)
     return error;
 }
 
+/* As of a runtime that is linked into each library by itself: what cuBLASLt and cuDNN were told is not seen here. */
 cudaError_t cudaGetLastError(void)
 {
-    cudaError_t error = settings.lost ? usable() : last_error;
+    cudaError_t error = last_error;
     last_error = cudaSuccess;
     return error;
 }
 
 cudaError_t cudaPeekAtLastError(void)
 {
-    return settings.lost ? usable() : last_error;
+    return last_error;
 }
 
 int current_device(void)
@@ -432,7 +447,7 @@ void execute(struct operation *operation, const struct operation *of)
 static void finish_head(struct CUstream_st *stream)
 {
     struct operation *operation = stream->head;
-    if (!settings.lost)
+    if (!settings.lost[stream->device])
         execute(operation, operation);
     slot_done[stream->slot] = operation->number;
     stream->head = operation->next;
@@ -452,7 +467,7 @@ static int run_one(const struct clocks *wanted)
         struct operation *o = s->head;
         if (!o || (wanted && !aside && o->number > wanted->of[s->slot]) || !is_complete(&o->after))
             continue;
-        if (!settings.lost && o->ready && !o->ready(o))
+        if (!settings.lost[s->device] && o->ready && !o->ready(o))
             continue;
         ready[candidates++] = s;
     }
@@ -469,7 +484,8 @@ cudaError_t complete(const struct clocks *wanted)
         pinned_release_all(); /* each time: while this thread waits, others hold what their new copies use */
         if (run_one(wanted) && run_one(NULL) && wait_for_others()) {
             found(RULE_NCCL_MISSING, "waited %d s for the other ranks", settings.patience_s);
-            settings.lost = 1;
+            for (int i = 0; i < DEVICES_LIMIT; i++)
+                settings.lost[i] = settings.status;
         }
     }
     device_out_of_reach();
@@ -496,7 +512,7 @@ cudaError_t complete_everything(void)
 
 cudaError_t enqueue(struct operation *operation, struct CUstream_st *stream)
 {
-    cudaError_t error = usable();
+    cudaError_t error = usable() ? usable() : settings.lost[stream->device];
     if (!error && stream->capture)
         return capture_add(stream, operation);
     for (struct CUstream_st *s = stream_list; !error && s && stream->slot < LEGACY_STREAMS; s = s->next)
@@ -504,10 +520,9 @@ cudaError_t enqueue(struct operation *operation, struct CUstream_st *stream)
             capture_invalidate(s);
             error = BROKEN(cudaErrorStreamCaptureImplicit, CAPTURE_LEGACY, "%s in the legacy stream", operation->name);
         }
-    if (!error && ++submitted == settings.fail_after) {
-        settings.lost = 1;
-        error = usable();
-    }
+    if (!error && settings.fail_after && (settings.fail_device < 0 || settings.fail_device == stream->device) &&
+        --settings.fail_after == 0)
+        error = settings.lost[stream->device] = settings.status;
     if (error) {
         operation_free(operation);
         return error;

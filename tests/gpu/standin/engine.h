@@ -28,9 +28,10 @@ void found(enum standin_rule rule, const char *format, ...) __attribute__((forma
 
 void lock(void);
 void unlock(void);
-cudaError_t leave(cudaError_t error); /* remembers it for cudaGetLastError(), unlocks, and returns it */
-void tell_others(void);               /* the threads that wait for another rank */
-int wait_for_others(void);            /* under the lock; non-zero when nothing happened for settings.patience_s */
+cudaError_t leave(
+    cudaError_t error); /* remembers it for cudaGetLastError(), unlocks, and returns it; the libraries never do that */
+void tell_others(void); /* the threads that wait for another rank */
+int wait_for_others(void); /* under the lock; non-zero when nothing happened for settings.patience_s */
 
 /* --- settings (engine.c) ---------------------------------------------------------------------------------- */
 
@@ -38,8 +39,10 @@ struct settings {
     int devices;
     size_t memory_bytes;
     uint64_t seed;
-    uint64_t fail_after; /* 0 = never */
-    int lost;
+    uint64_t fail_after; /* operations; 0 = never */
+    int fail_device;     /* -1 = whichever has that operation */
+    cudaError_t status;  /* of the next loss */
+    cudaError_t lost[DEVICES_LIMIT];
     int closed;     /* to allocation */
     int patience_s; /* for other ranks */
 };
@@ -156,7 +159,7 @@ void event_forget(struct CUevent_st *event);
 int current_device(void);
 int set_current_device(int device);
 
-/* cudaSuccess, or the error that stands between the caller and any work: device lost, no device. */
+/* cudaSuccess, or the error that stands between the caller and any work: the current device is lost, or there is none. */
 cudaError_t usable(void);
 
 /* A new operation to fill, and its way into the stream (or the stream's capture), which owns it in any case. */

@@ -291,7 +291,7 @@ static cudaError_t free_device(void *pointer)
     struct allocation *a = allocation_of(pointer, 0);
     if (!a || a->start != pointer)
         return BROKEN(cudaErrorInvalidValue, FREE_UNKNOWN, "cudaFree(%p)", pointer);
-    if (!settings.lost && in_use(a->start, a->bytes))
+    if (!settings.lost[a->device] && in_use(a->start, a->bytes))
         found(RULE_FREE_IN_USE, "cudaFree(%p) while work on it is not known to be done", pointer);
     complete_everything();
     UNPOISON(a->mapped, a->mapped_bytes);
@@ -331,7 +331,7 @@ static cudaError_t free_pinned(void *pointer, int registered)
     if (!a || a->start != pointer || a->registered != registered)
         return registered ? BROKEN(cudaErrorHostMemoryNotRegistered, FREE_UNKNOWN, "cudaHostUnregister(%p)", pointer)
                           : BROKEN(cudaErrorInvalidValue, FREE_UNKNOWN, "cudaFreeHost(%p)", pointer);
-    if (!settings.lost && in_use(a->start, a->bytes))
+    if (!settings.lost[a->device] && in_use(a->start, a->bytes))
         found(RULE_FREE_IN_USE, "cudaFreeHost(%p) while a copy of it is not known to be done", pointer);
     complete_everything();
     if (!registered) {

@@ -24,7 +24,8 @@ struct round {
 struct group {
     char id[NCCL_UNIQUE_ID_BYTES];
     int ranks, joined, destroyed, broken; /* by a wrong call of one rank: nobody waits for it then */
-    uint8_t taken[RANKS_LIMIT];
+    uint8_t taken[RANKS_LIMIT], aborted[RANKS_LIMIT];
+    int device[RANKS_LIMIT];
     struct round round[AHEAD_LIMIT];
     struct group *next;
 };
@@ -44,7 +45,7 @@ struct collective {
 
 static struct group *group_list;
 static struct ncclComm *comm_list;
-static unsigned ids;
+static unsigned ids, aborted_sums;
 
 static ncclResult_t leave_with(ncclResult_t result)
 {
@@ -90,6 +91,7 @@ static ncclResult_t join_group(ncclComm_t *comm, int ranks, const ncclUniqueId *
         return BROKEN(ncclInvalidUsage, NCCL_RANK, "rank %d of %d, where others say %d ranks%s", rank, ranks,
                       group->ranks, group->taken[rank] ? ", is taken" : "");
     group->taken[rank] = 1;
+    group->device[rank] = current_device();
     group->joined++;
     tell_others();
     while (group->joined < group->ranks)
@@ -117,13 +119,14 @@ static struct ncclComm **comm_of(ncclComm_t comm)
     return NULL;
 }
 
-ncclResult_t ncclCommDestroy(ncclComm_t comm)
+static ncclResult_t leave_group(ncclComm_t comm, int abort)
 {
-    lock();
     struct ncclComm **at = comm_of(comm);
     if (!at)
-        return leave_with(ncclInvalidArgument);
+        return ncclInvalidArgument;
     struct ncclComm *gone = *at;
+    gone->group->aborted[gone->rank] = (uint8_t)abort;
+    tell_others();
     *at = gone->next;
     if (++gone->group->destroyed == gone->group->ranks) {
         complete_everything();
@@ -136,12 +139,25 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm)
     }
     free(gone);
     live_handles--;
-    return leave_with(ncclSuccess);
+    return ncclSuccess;
 }
 
+ncclResult_t ncclCommDestroy(ncclComm_t comm)
+{
+    lock();
+    return leave_with(leave_group(comm, 0));
+}
+
+/* What is pending of this rank ends without a sum; of the others it goes on waiting. */
 ncclResult_t ncclCommAbort(ncclComm_t comm)
 {
-    return ncclCommDestroy(comm);
+    lock();
+    return leave_with(leave_group(comm, 1));
+}
+
+unsigned standin_aborted_sums(void)
+{
+    return aborted_sums;
 }
 
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *asyncError)
@@ -149,26 +165,41 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *asyncError)
     lock();
     struct ncclComm **at = comm_of(comm);
     if (at)
-        *asyncError = usable() ? ncclUnhandledCudaError : comm->group->broken ? ncclRemoteError : ncclSuccess;
+        *asyncError = settings.lost[comm->device] ? ncclUnhandledCudaError
+                      : comm->group->broken       ? ncclRemoteError
+                                                  : ncclSuccess;
     return leave_with(at ? ncclSuccess : ncclInvalidArgument);
 }
 
 /* --- the sum ------------------------------------------------------------------------------------------------------------------ */
 
+/* A rank whose device is lost or that aborted takes no part: the others wait until they abort too. */
+static int nobody_is_missing(const struct group *group)
+{
+    for (int r = 0; r < group->ranks; r++)
+        if (group->aborted[r] || settings.lost[group->device[r]])
+            return 0;
+    return 1;
+}
+
 static int everybody_is_here(struct operation *operation)
 {
     struct collective *c = operation->payload;
+    if (c->group->broken || c->group->aborted[c->rank])
+        return 1;
     if (!c->round->here[c->rank]) {
         c->round->here[c->rank] = 1;
         c->round->arrived++;
     }
-    return c->group->broken || c->round->arrived == c->group->ranks;
+    return c->round->arrived == c->group->ranks && (c->round->done || nobody_is_missing(c->group));
 }
 
 static void run_sum(struct operation *operation)
 {
     struct collective *c = operation->payload;
-    if (c->group->broken)
+    if (c->group->aborted[c->rank])
+        aborted_sums++;
+    if (c->group->broken || c->group->aborted[c->rank])
         return;
     if (c->round->done++ == 0)
         sum_ranks(c->group->ranks, c->round->type == ncclFloat64, c->round->from, c->round->into, c->round->count);

@@ -23,6 +23,8 @@ static const struct {
     {cudaErrorInvalidResourceHandle,       "cudaErrorInvalidResourceHandle",       "invalid resource handle"                 },
     {cudaErrorNotReady,                    "cudaErrorNotReady",                    "device not ready"                        },
     {cudaErrorIllegalAddress,              "cudaErrorIllegalAddress",              "an illegal memory access was encountered"},
+    {cudaErrorMisalignedAddress,           "cudaErrorMisalignedAddress",           "misaligned address"                      },
+    {cudaErrorUnknown,                     "cudaErrorUnknown",                     "unknown error"                           },
     {cudaErrorStreamCaptureUnsupported,    "cudaErrorStreamCaptureUnsupported",
      "operation not permitted when stream is capturing"                                                                      },
     {cudaErrorStreamCaptureInvalidated,    "cudaErrorStreamCaptureInvalidated",
@@ -377,7 +379,7 @@ static cudaError_t destroy_stream(cudaStream_t stream)
         return cudaErrorInvalidResourceHandle;
     if (s->capture)
         return no_capture(s, RULE_CAPTURE_END, "cudaStreamDestroy");
-    if (s->head && !settings.lost)
+    if (s->head && !settings.lost[s->device])
         found(RULE_FREE_IN_USE, "cudaStreamDestroy() while work in it is not known to be done");
     struct clocks now = s->clocks;
     cudaError_t error = complete(&now);

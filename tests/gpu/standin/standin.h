@@ -13,7 +13,7 @@
  * forgave ends with status 86.
  *
  * Environment: STANDIN_DEVICES (default 1, at most 8; 0 = no driver), STANDIN_MEMORY_MB per device (default 4096), STANDIN_SEED (default 1),
- * STANDIN_FAIL_AFTER (the n-th operation and everything after it fails: device lost), STANDIN_FAIL_ONCE (a file: only in the process that
+ * STANDIN_FAIL_AFTER (the n-th operation and everything after it on its device fails: lost), STANDIN_FAIL_ONCE (a file: only in the process that
  * makes it).
  */
 #ifndef TRIAGE_TESTS_STANDIN_H
@@ -48,14 +48,20 @@ void standin_set_patience(int seconds);
 /* 1: every further allocation is an error (RULE_ALLOCATION_CLOSED). */
 void standin_close_allocation(int closed);
 
-/* The n-th operation from now, and every call after it, returns cudaErrorIllegalAddress, until standin_restore_device(). */
+/* The n-th operation from now, and every call after it while its device is the current one, returns cudaErrorIllegalAddress, until
+ * standin_restore_device(). Of one device: the n-th of its own. With another status, which the header declares the process lost by. */
 void standin_lose_device_after(uint64_t operations);
+void standin_lose_one_device_after(int device, uint64_t operations);
+void standin_lose_with(int status);
 void standin_restore_device(void);
 
 /* What is allocated now: device memory of all devices, pinned memory; streams, events, graphs and handles. */
 size_t standin_device_bytes(void);
 size_t standin_pinned_bytes(void);
 unsigned standin_handles(void);
+
+/* Sums over ranks that ncclCommAbort() ended, so far. */
+unsigned standin_aborted_sums(void);
 
 /* Operations executed so far, and the most device memory that was allocated at a time. */
 uint64_t standin_operations(void);
