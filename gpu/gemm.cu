@@ -75,6 +75,8 @@ static int choose(const struct gemm_library *library, const struct gemm_shape *s
     RETURN_IF(prefer(shape, preference));
     cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(library->handle, gemm->product, gemm->a, gemm->b, gemm->d,
                                                            gemm->d, preference, 1, &found, &count);
+    if (status != CUBLAS_STATUS_NOT_SUPPORTED)
+        CHECK_BLAS(status);
     if (status != CUBLAS_STATUS_SUCCESS || count < 1 || found.state != CUBLAS_STATUS_SUCCESS)
         return error_set(ERROR_STATE, "cuBLASLt has no way to multiply %zu x %zu x %zu (%s): use a newer cuBLAS",
                          shape->rows, shape->columns, shape->depth, shape->bfloat16 ? "bfloat16" : "float");

@@ -325,8 +325,9 @@ static int enqueue(void *argument)
 static int run_slot(struct plan *plan, struct slot *slot)
 {
     if (!plan->warm) {
+        RETURN_IF(enqueue(slot));
         plan->warm = 1;
-        return enqueue(slot);
+        return 0;
     }
     if (!slot->graph)
         RETURN_IF(context_capture(plan->context, enqueue, slot, &slot->graph));
@@ -377,10 +378,8 @@ static int start(struct plan *plan, struct slot *slot, const struct inputs *inpu
     return 0;
 }
 
-/* Inputs `first` .. `first` + `count` - 1 on one device. */
-static int forward_some(struct plan *plan, const struct inputs *inputs, size_t first, size_t count)
+static int run_batches(struct plan *plan, const struct inputs *inputs, size_t first, size_t count)
 {
-    CHECK_CUDA(cudaSetDevice(plan->context->device));
     for (size_t at = 0, turn = 0; at < count; at += plan->batch, turn++) {
         struct slot *slot = &plan->slot[turn % SLOTS];
         size_t left = count - at, now = left < plan->batch ? left : plan->batch;
@@ -390,6 +389,16 @@ static int forward_some(struct plan *plan, const struct inputs *inputs, size_t f
     for (int i = 0; i < SLOTS; i++)
         RETURN_IF(collect(plan, &plan->slot[i]));
     return 0;
+}
+
+/* Inputs `first` .. `first` + `count` - 1 on one device. */
+static int forward_some(struct plan *plan, const struct inputs *inputs, size_t first, size_t count)
+{
+    CHECK_CUDA(cudaSetDevice(plan->context->device));
+    int result = run_batches(plan, inputs, first, count);
+    for (int i = 0; i < SLOTS; i++) /* after an error: no outputs are still to be handed to a caller who has gone */
+        plan->slot[i].count = 0;
+    return result;
 }
 
 struct forward_job {

@@ -9,7 +9,10 @@ struct ranks {
     ncclUniqueId id;
     ncclComm_t comm[RANKS_MAX];
     struct workers *workers; /* a thread per rank */
-    int failed;              /* of the ranks; atomic */
+    int lost;                /* a device, or a communicator: nothing can be summed any more; atomic */
+    /* of the task that runs; atomic */
+    unsigned sums[RANKS_MAX]; /* that a rank has put on its stream */
+    int ended[RANKS_MAX];
 };
 
 /* What a task came to on each rank. */
@@ -37,9 +40,33 @@ struct share ranks_share(size_t items, int rank, int ranks)
     return (struct share){r * each + (r < longer ? r : longer), each + (r < longer)};
 }
 
-static int rank_failed(const struct ranks *ranks)
+static int is_lost(const struct ranks *ranks)
 {
-    return __atomic_load_n(&ranks->failed, __ATOMIC_ACQUIRE);
+    return __atomic_load_n(&ranks->lost, __ATOMIC_ACQUIRE);
+}
+
+/* Whether a sum that `rank` waits for will never come: some rank has ended without it. */
+static int left_alone(const struct ranks *ranks, int rank)
+{
+    for (int r = 0; r < ranks->count; r++)
+        if (__atomic_load_n(&ranks->ended[r], __ATOMIC_ACQUIRE) &&
+            __atomic_load_n(&ranks->sums[r], __ATOMIC_ACQUIRE) < ranks->sums[rank])
+            return 1;
+    return is_lost(ranks);
+}
+
+static void abort_sums(struct ranks *ranks, int rank)
+{
+    if (ranks->comm[rank])
+        ncclCommAbort(ranks->comm[rank]);
+    ranks->comm[rank] = NULL;
+}
+
+static void settle_one(const struct backend_context *context)
+{
+    cudaSetDevice(context->device);
+    cudaStreamSynchronize(context->copy);
+    cudaStreamSynchronize(context->compute);
 }
 
 /* With as many threads as ranks no rank waits for one that has no thread. */
@@ -47,11 +74,24 @@ static void run_rank(void *context, long rank, int)
 {
     struct rank_job *job = (struct rank_job *)context;
     job->result[rank] = job->task(job->argument, (int)rank);
-    if (!job->result[rank])
-        return;
-    snprintf(job->message[rank], sizeof job->message[rank], "%s", error_message());
-    if (job->result[rank] != ERROR_CANCELLED) /* asked to stop between blocks, where nobody waits */
-        __atomic_store_n(&job->ranks->failed, 1, __ATOMIC_RELEASE);
+    if (job->result[rank])
+        snprintf(job->message[rank], sizeof job->message[rank], "%s", error_message());
+    if (job->result[rank] == ERROR_UNAVAILABLE)
+        __atomic_store_n(&job->ranks->lost, 1, __ATOMIC_RELEASE);
+    __atomic_store_n(&job->ranks->ended[rank], 1, __ATOMIC_RELEASE);
+}
+
+/* After an error: nothing of the task is in flight any more, also where a rank left a sum that others wait for. An error in which every
+ * rank came to the same sums, or to none, leaves them as they were: the next task may run. */
+static void settle(struct ranks *ranks)
+{
+    for (int r = 0; r < ranks->count; r++)
+        if (ranks->sums[r] != ranks->sums[0])
+            ranks->lost = 1;
+    for (int r = 0; r < ranks->count && ranks->lost; r++)
+        abort_sums(ranks, r);
+    for (int r = ranks->count - 1; r >= 0; r--)
+        settle_one(ranks->context[r]);
 }
 
 /* The cause, not what followed from it on the ranks that waited. */
@@ -67,16 +107,24 @@ static int first_cause(const struct rank_job *job)
 int ranks_run(struct backend_context *context, rank_task *task, void *argument)
 {
     struct ranks *ranks = context->ranks;
-    if (!ranks)
-        return task(argument, 0);
-    if (rank_failed(ranks))
-        return error_set(ERROR_UNAVAILABLE, "a device was lost: the worker ends and is started again");
+    if (!ranks) {
+        int result = task(argument, 0);
+        if (result)
+            settle_one(context);
+        return result;
+    }
+    if (is_lost(ranks))
+        return error_set(
+            ERROR_UNAVAILABLE,
+            "a device was lost, or left a sum that the others waited for: the worker ends and is started again");
     struct rank_job *job = (struct rank_job *)calloc(1, sizeof *job);
     if (!job)
         return error_set(ERROR_SYSTEM, "out of memory for %d devices", ranks->count);
     job->ranks = ranks;
     job->task = task;
     job->argument = argument;
+    memset(ranks->sums, 0, sizeof ranks->sums);
+    memset(ranks->ended, 0, sizeof ranks->ended);
     workers_run(ranks->workers, run_rank, job, ranks->count);
     int cause = first_cause(job), result = cause < 0 ? 0 : job->result[cause];
     if (result && result != ERROR_CANCELLED)
@@ -84,6 +132,8 @@ int ranks_run(struct backend_context *context, rank_task *task, void *argument)
     else if (result)
         error_set(result, "%s", job->message[cause]);
     free(job);
+    if (result)
+        settle(ranks);
     return result;
 }
 
@@ -95,6 +145,7 @@ static int sum(struct backend_context *context, void *values, size_t count, nccl
     if (!ranks)
         return 0;
     CHECK_NCCL(ncclAllReduce(values, values, count, type, ncclSum, ranks->comm[context->device], context->compute));
+    __atomic_add_fetch(&ranks->sums[context->device], 1, __ATOMIC_RELEASE);
     return 0;
 }
 
@@ -123,9 +174,9 @@ int ranks_wait(struct backend_context *context)
             return check_cuda(status, "cudaStreamQuery()", __FILE__, __LINE__);
         cudaGetLastError(); /* that it is not ready is no error */
         CHECK_NCCL(ncclCommGetAsyncError(ranks->comm[context->device], &asynchronous));
-        if (rank_failed(ranks) || asynchronous != ncclSuccess) {
-            ncclCommAbort(ranks->comm[context->device]);
-            ranks->comm[context->device] = NULL;
+        if (left_alone(ranks, context->device) || asynchronous != ncclSuccess) {
+            abort_sums(ranks, context->device);
+            __atomic_store_n(&ranks->lost, 1, __ATOMIC_RELEASE);
             CHECK_NCCL(asynchronous);
             return error_set(ERROR_CANCELLED, "another device failed");
         }
@@ -207,7 +258,7 @@ void ranks_close(struct backend_context *context)
     struct ranks *ranks = context ? context->ranks : NULL;
     for (int r = 0; ranks && r < ranks->count; r++)
         if (ranks->comm[r])
-            ranks->failed ? ncclCommAbort(ranks->comm[r]) : ncclCommDestroy(ranks->comm[r]);
+            ncclCommDestroy(ranks->comm[r]);
     for (int r = 1; ranks && r < ranks->count; r++)
         context_close(ranks->context[r]);
     if (ranks)

@@ -23,7 +23,8 @@ struct share {
 };
 struct share ranks_share(size_t items, int rank, int ranks);
 
-/* task(argument, rank) on every rank's thread; the first rank's error that is one, with its message. */
+/* task(argument, rank) on every rank's thread; the first rank's error that is one, with its message. After an error nothing is in flight;
+ * ERROR_UNAVAILABLE, and sums that only some ranks came to, end this and every later task. */
 typedef int rank_task(void *argument, int rank);
 int ranks_run(struct backend_context *context, rank_task *task, void *argument);
 

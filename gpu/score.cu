@@ -333,7 +333,7 @@ static int run(struct score_job *job, backend_stop *stop, void *stop_context)
     for (size_t first = 0, turn = 0; first < count; first += job->rows, turn++) {
         struct score_slot *slot = &job->slot[turn % SLOTS];
         size_t left = count - first;
-        if (stop && stop(stop_context))
+        if (stop(stop_context))
             return error_set(ERROR_CANCELLED, "scoring was cancelled after %zu of %zu galaxies", first, count);
         RETURN_IF(collect(job, slot));
         RETURN_IF(start(job, slot, first, left < job->rows ? left : job->rows));
@@ -365,12 +365,27 @@ struct score_all {
     const struct score_request *request;
     backend_stop *stop;
     void *stop_context;
+    int stopped; /* atomic */
 };
 
-/* A rank's share of the rows; the first one asks whether to stop. */
+/* The first rank asks whether to stop, the others see what it heard. */
+static int ask(void *argument)
+{
+    struct score_all *all = (struct score_all *)argument;
+    int stopped = all->stop && all->stop(all->stop_context);
+    __atomic_store_n(&all->stopped, stopped, __ATOMIC_RELEASE);
+    return stopped;
+}
+
+static int see(void *argument)
+{
+    return __atomic_load_n(&((struct score_all *)argument)->stopped, __ATOMIC_ACQUIRE);
+}
+
+/* A rank's share of the rows. */
 static int score_rank(void *argument, int rank)
 {
-    const struct score_all *all = (const struct score_all *)argument;
+    struct score_all *all = (struct score_all *)argument;
     struct score_request own = *all->request;
     struct share share = ranks_share(own.count, rank, ranks_count(all->context));
     size_t floats = own.reducer == REDUCE_DUMP ? (size_t)own.passes * (size_t)own.schema->answers
@@ -382,14 +397,13 @@ static int score_rank(void *argument, int rank)
         own.row += share.first;
     else
         own.embedding += share.first * own.embedding_stride_bytes / sizeof *own.embedding;
-    return share.count ? score_some(ranks_context(all->context, rank), &own, rank ? NULL : all->stop, all->stop_context)
-                       : 0;
+    return share.count ? score_some(ranks_context(all->context, rank), &own, rank ? see : ask, all) : 0;
 }
 
 int gpu_head_score(struct backend_context *context, const struct score_request *request, backend_stop *stop,
                    void *stop_context)
 {
-    struct score_all all = {context, request, stop, stop_context};
+    struct score_all all = {context, request, stop, stop_context, 0};
     RETURN_IF(check(request));
     return ranks_run(context, score_rank, &all);
 }

@@ -78,19 +78,29 @@ int check_cuda(cudaError_t status, const char *call, const char *file, int line)
                      known < 0 ? "a defect of this program: please report it with this line" : advices[known].advice);
 }
 
+enum library_failure {
+    MISFIT,
+    FULL,
+    FAILED
+}; /* what a library's status says: nothing of the device, no memory, the device */
+
 /*
- * Of the libraries. `failed`: a status that they have where the device failed, not the arguments. Each library has a runtime of its own, so that
+ * Of the libraries. Each library has a runtime of its own, so that
  * cudaGetLastError() here knows nothing of their calls; a call that reaches the device does, once it is lost. Where that call finds
- * nothing, what `failed` leaves on the device is still not to be trusted.
+ * nothing, what a failure leaves on the device is still not to be trusted.
  */
-static int check_library(int status, int failed, const char *text, const char *call, const char *file, int line)
+static int check_library(int status, enum library_failure failure, const char *text, const char *call, const char *file,
+                         int line)
 {
     size_t free_bytes, total;
     cudaError_t probed = cudaMemGetInfo(&free_bytes, &total);
     int known = advice_of(probed);
     if (known >= 0 && advices[known].code == ERROR_UNAVAILABLE)
         return check_cuda(probed, call, file, line);
-    if (failed)
+    if (failure == FULL)
+        return error_set(ERROR_LIMIT, "%s:%d: %.*s: %s (%d): %s", base_name(file), line, name_length(call), call, text,
+                         status, advices[0].advice);
+    if (failure == FAILED)
         return error_set(ERROR_UNAVAILABLE, "%s:%d: %.*s: %s (%d): " LOST "'dmesg | grep Xid' may say why",
                          base_name(file), line, name_length(call), call, text, status);
     return error_set(
@@ -104,9 +114,10 @@ int check_blas(cublasStatus_t status, const char *call, const char *file, int li
 {
     int failed = status == CUBLAS_STATUS_EXECUTION_FAILED || status == CUBLAS_STATUS_INTERNAL_ERROR ||
                  status == CUBLAS_STATUS_MAPPING_ERROR;
+    enum library_failure failure = status == CUBLAS_STATUS_ALLOC_FAILED ? FULL : failed ? FAILED : MISFIT;
     return status == CUBLAS_STATUS_SUCCESS
                ? 0
-               : check_library(status, failed, cublasLtGetStatusString(status), call, file, line);
+               : check_library(status, failure, cublasLtGetStatusString(status), call, file, line);
 }
 
 /* Its statuses come in thousands, one for each kind. */
@@ -114,13 +125,18 @@ int check_dnn(cudnnStatus_t status, const char *call, const char *file, int line
 {
     int failed =
         status / 1000 == CUDNN_STATUS_EXECUTION_FAILED / 1000 || status / 1000 == CUDNN_STATUS_INTERNAL_ERROR / 1000;
+    int full = status == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED ||
+               status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED;
+    enum library_failure failure = full ? FULL : failed ? FAILED : MISFIT;
     return status == CUDNN_STATUS_SUCCESS
                ? 0
-               : check_library(status, failed, cudnnGetErrorString(status), call, file, line);
+               : check_library(status, failure, cudnnGetErrorString(status), call, file, line);
 }
 
 int check_nccl(ncclResult_t status, const char *call, const char *file, int line)
 {
     int failed = status == ncclUnhandledCudaError || status == ncclInternalError || status == ncclRemoteError;
-    return status == ncclSuccess ? 0 : check_library(status, failed, ncclGetErrorString(status), call, file, line);
+    return status == ncclSuccess
+               ? 0
+               : check_library(status, failed ? FAILED : MISFIT, ncclGetErrorString(status), call, file, line);
 }

@@ -214,10 +214,10 @@ static int allocate(struct training *training)
 
 /* --- products for a number of images ------------------------------------------------------------------------------ */
 
-static int open_pointwise(struct training *training, struct train_step *step)
+static int open_pointwise(struct training *training, struct train_step *step, size_t count)
 {
     size_t in = (size_t)step->layer->in, out = (size_t)step->layer->out;
-    size_t pixels = training->count * (size_t)step->side * (size_t)step->side;
+    size_t pixels = count * (size_t)step->side * (size_t)step->side;
     struct gemm_shape forward = {.transpose_a = 1,
                                  .transpose_b = 0,
                                  .rows = out,
@@ -250,9 +250,9 @@ static int open_pointwise(struct training *training, struct train_step *step)
     return gemm_open(library, &weights, &step->backward_weights);
 }
 
-static int open_dense(struct training *training, struct train_step *step)
+static int open_dense(struct training *training, struct train_step *step, size_t count)
 {
-    struct convolution_shape shape = {.images = (int)training->count,
+    struct convolution_shape shape = {.images = (int)count,
                                       .in = step->layer->in,
                                       .out = step->layer->out,
                                       .kernel = step->layer->kernel,
@@ -293,14 +293,14 @@ int train_open_products(struct training *training, size_t count)
     if (training->count == count)
         return 0;
     close_products(training);
-    training->count = count;
     for (int i = 0; i < training->steps; i++) {
         struct train_step *step = &training->step[i];
         if (net_layer_pointwise(step->layer))
-            RETURN_IF(open_pointwise(training, step));
+            RETURN_IF(open_pointwise(training, step, count));
         else if (step->layer->kind == LAYER_CONV && step->layer->groups == 1)
-            RETURN_IF(open_dense(training, step));
+            RETURN_IF(open_dense(training, step, count));
     }
+    training->count = count;
     return 0;
 }
 

@@ -29,7 +29,10 @@ static int run_captured(struct training *training, struct captured *captured, co
         captured->together != key->together) {
         train_forget(captured);
         *captured = *key;
-        return enqueue(training);
+        int result = enqueue(training);
+        if (result)
+            train_forget(captured); /* some kernels may still be to be loaded */
+        return result;
     }
     if (!captured->graph)
         RETURN_IF(context_capture(training->context, enqueue, training, &captured->graph));
@@ -170,6 +173,14 @@ static int forward_share(struct training *training, const struct forward_job *jo
     return 0;
 }
 
+/* Of what one device did alone: after an error, too, nothing is in flight. */
+static int settled(struct training *training, int result)
+{
+    if (result)
+        cudaStreamSynchronize(training->context->compute);
+    return result;
+}
+
 static int forward_rank(void *argument, int rank)
 {
     const struct forward_job *job = (const struct forward_job *)argument;
@@ -190,7 +201,7 @@ static int forward(struct forward_job *job)
     if (!job->parameters)
         return error_set(ERROR_INPUT, "a batch of %zu images over %zu devices: set worker.devices lower", job->count,
                          ranks);
-    return forward_share(training, job, (struct share){0, job->count}, 0);
+    return settled(training, forward_share(training, job, (struct share){0, job->count}, 0));
 }
 
 int gpu_train_forward(struct training *training, float *parameters, const float *images, size_t count,
@@ -260,7 +271,8 @@ int gpu_train_backward(struct training *training, const float *parameters, const
 {
     (void)parameters; /* those of the forward pass are still on the device */
     struct backward_job job = {training, output_gradients, first_layer, gradients, image_gradients};
-    return training->together ? ranks_run(training->context, backward_rank, &job) : backward_share(training, &job);
+    return training->together ? ranks_run(training->context, backward_rank, &job)
+                              : settled(training, backward_share(training, &job));
 }
 
 /* --- calibration -------------------------------------------------------------------------------------------------- */

@@ -500,6 +500,153 @@ static void a_lost_device_keeps_nobody_waiting(void **state)
     }
 }
 
+/* One of two devices is lost and the other is not: its sums would wait for ever, so it gives them up (ncclCommAbort). Whichever it is
+ * and whenever: the error names the device, nothing waits, and closing leaves nothing. */
+static void one_of_two_devices_is_lost(void **state)
+{
+    unsigned aborted = standin_aborted_sums();
+    (void)state;
+    for (int place = 1; place < 260; place += 29) {
+        float *embeddings = malloc(IMAGES * outputs * sizeof *embeddings), *gradient = malloc(count * sizeof *gradient);
+        struct train_pass pass = {.seed = SEED, .step = 1, .key = key, .live_norm = 1};
+        struct backend_context *context = NULL;
+        struct training *training = NULL;
+        struct state own = new_state();
+        char named[16];
+        int lost = place % 2;
+        snprintf(named, sizeof named, "device %d: ", lost);
+        standin_set_devices(2);
+        standin_lose_one_device_after(lost, (uint64_t)place);
+        int result = cuda->open(1, 2, &context);
+        if (!result)
+            result = cuda->open_training(context, &net, IMAGES, &training);
+        for (int again = 0; again < 8 && !result; again++) {
+            result = cuda->train_forward(training, own.value, images, IMAGES, &pass, embeddings);
+            if (!result)
+                result = cuda->train_backward(training, own.value, slopes, 0, gradient, NULL);
+        }
+        if (result != ERROR_UNAVAILABLE || !strstr(error_message(), named))
+            fail_msg("device %d lost after %d: result %d (%s)", lost, place, result, error_message());
+        if (training) /* and it stays so */
+            assert_int_equal(cuda->train_forward(training, own.value, images, IMAGES, &pass, embeddings),
+                             ERROR_UNAVAILABLE);
+        cuda->close_training(training);
+        cuda->close(context);
+        standin_restore_device();
+        assert_clean();
+        standin_set_devices(1);
+        free_state(&own);
+        free(embeddings);
+        free(gradient);
+    }
+    assert_true(standin_aborted_sums() > aborted);
+}
+
+/* An operation that is refused, on a device that goes on: an error, of which the next call knows nothing. Its outputs are its own, and the
+ * memory of the call that failed is not touched again. */
+static void the_next_call_is_a_new_one(void **state)
+{
+    size_t floats = IMAGES * outputs;
+    float *right = malloc(floats * sizeof *right), *first = malloc(floats * sizeof *first);
+    float *kept = malloc(floats * sizeof *kept), *second = malloc(floats * sizeof *second);
+    (void)state;
+    forward(1, NULL, right);
+    for (int devices = 1; devices <= 2; devices++)
+        for (int place = 1, code = 1; code; place++) {
+            struct backend_context *context;
+            struct plan *plan;
+            standin_set_devices(devices);
+            assert_int_equal(cuda->open(1, devices, &context), 0);
+            assert_int_equal(cuda->compile(context, &net, parameters, PRECISION_FP32, &plan), 0);
+            standin_refuse_after(devices - 1, (uint64_t)place);
+            memset(first, 0xff, floats * sizeof *first);
+            memset(second, 0xff, floats * sizeof *second);
+            code = cuda->forward(plan, images, IMAGES, first);
+            standin_refuse_after(0, 0);
+            memcpy(kept, first, floats * sizeof *kept);
+            int next = cuda->forward(plan, images, IMAGES, second);
+            if (next && code != ERROR_UNAVAILABLE) /* which ends a worker of several devices */
+                fail_msg("%d devices, %d: after %d the next call gives %d (%s)", devices, place, code, next,
+                         error_message());
+            assert_memory_equal(first, kept, floats * sizeof *kept);
+            if (!next)
+                assert_memory_equal(second, right, floats * sizeof *right);
+            assert_true(code || place > 10);
+            cuda->free_plan(plan);
+            cuda->close(context);
+            assert_clean();
+        }
+    standin_set_devices(1);
+    free(right);
+    free(first);
+    free(kept);
+    free(second);
+}
+
+/* The same of training over two devices: sums that only one rank came to end the worker, and nobody waits for them. */
+static void a_refusal_keeps_nobody_waiting(void **state)
+{
+    int survived = 0, ended = 0;
+    float *embeddings = malloc(IMAGES * outputs * sizeof *embeddings);
+    (void)state;
+    for (int place = 1, result = 1; result; place++) {
+        struct train_pass pass = {.seed = SEED, .step = 1, .key = key, .live_norm = 1};
+        struct backend_context *context;
+        struct training *training;
+        struct state own = new_state();
+        standin_set_devices(2);
+        assert_int_equal(cuda->open(1, 2, &context), 0);
+        assert_int_equal(cuda->open_training(context, &net, IMAGES, &training), 0);
+        standin_refuse_after(1, (uint64_t)place);
+        result = cuda->train_forward(training, own.value, images, IMAGES, &pass, embeddings);
+        standin_refuse_after(0, 0);
+        int next = cuda->train_forward(training, own.value, images, IMAGES, &pass, embeddings);
+        if (next && next != ERROR_UNAVAILABLE)
+            fail_msg("refused %d (%d): the next call gives %d (%s)", place, result, next, error_message());
+        survived += result && !next;
+        ended += result && next;
+        cuda->close_training(training);
+        cuda->close(context);
+        assert_clean();
+        free_state(&own);
+    }
+    standin_set_devices(1);
+    printf("refused: %d passes that the next one followed, %d that ended the worker\n", survived, ended);
+    assert_true(survived > 0 && ended > 0);
+    free(embeddings);
+}
+
+/* Descriptors for another number of images that cannot be had: the next call asks for them again. */
+static void products_are_open_or_not(void **state)
+{
+    float *right = malloc(IMAGES * outputs * sizeof *right), *have = malloc(IMAGES * outputs * sizeof *have);
+    struct train_pass pass = {.seed = SEED, .step = 1, .key = key};
+    (void)state;
+    for (int place = 0, code = 1; place == 1 || code; place++) { /* 0: none is refused */
+        struct backend_context *context;
+        struct training *training;
+        struct state own = new_state();
+        assert_int_equal(cuda->open(1, 1, &context), 0);
+        assert_int_equal(cuda->open_training(context, &net, IMAGES, &training), 0);
+        standin_refuse_handle_after((uint64_t)place);
+        code = cuda->train_forward(training, own.value, images, 3, &pass, place ? have : right);
+        standin_refuse_handle_after(0);
+        if (code) {
+            assert_int_equal(code, ERROR_LIMIT);
+            assert_int_equal(cuda->train_forward(training, own.value, images, 3, &pass, have), 0);
+        }
+        if (place)
+            assert_memory_equal(have, right, 3 * outputs * sizeof *right);
+        assert_true(code || !place || place > 10);
+        cuda->close_training(training);
+        cuda->close(context);
+        assert_clean();
+        free_state(&own);
+    }
+    free(right);
+    free(have);
+}
+
 /* Opens a device, embeds all images and closes it again. */
 static int embed_once(float *embeddings)
 {
@@ -560,6 +707,10 @@ int main(void)
         cmocka_unit_test(learning_on_the_device_is_learning_here),
         cmocka_unit_test(what_is_not_held_is_an_error),
         cmocka_unit_test(a_lost_device_keeps_nobody_waiting),
+        cmocka_unit_test(one_of_two_devices_is_lost),
+        cmocka_unit_test(the_next_call_is_a_new_one),
+        cmocka_unit_test(a_refusal_keeps_nobody_waiting),
+        cmocka_unit_test(products_are_open_or_not),
         cmocka_unit_test(every_loss_ends_the_worker),
         cmocka_unit_test(more_devices_than_there_are),
     };

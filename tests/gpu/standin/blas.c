@@ -45,7 +45,8 @@ cublasStatus_t cublasLtCreate(cublasLtHandle_t *lightHandle)
     lock();
     if (usable())
         return leave_with(CUBLAS_STATUS_NOT_INITIALIZED);
-    *lightHandle = handle_new(HANDLE_BLAS, sizeof **lightHandle);
+    if (!(*lightHandle = handle_new(HANDLE_BLAS, sizeof **lightHandle)))
+        return leave_with(CUBLAS_STATUS_ALLOC_FAILED);
     (*lightHandle)->device = current_device();
     return leave_with(CUBLAS_STATUS_SUCCESS);
 }
@@ -82,7 +83,8 @@ cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *matLayout, cud
                                           uint64_t cols, int64_t ld)
 {
     lock();
-    *matLayout = handle_new(HANDLE_LAYOUT, sizeof **matLayout);
+    if (!(*matLayout = handle_new(HANDLE_LAYOUT, sizeof **matLayout)))
+        return leave_with(CUBLAS_STATUS_ALLOC_FAILED);
     **matLayout = (struct cublasLtMatrixLayoutOpaque_t){(int32_t)type, CUBLASLT_ORDER_COL, rows, cols, ld};
     return leave_with(CUBLAS_STATUS_SUCCESS);
 }
@@ -91,7 +93,8 @@ cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *matmulDesc, cublas
                                         cudaDataType_t scaleType)
 {
     lock();
-    *matmulDesc = handle_new(HANDLE_MATMUL, sizeof **matmulDesc);
+    if (!(*matmulDesc = handle_new(HANDLE_MATMUL, sizeof **matmulDesc)))
+        return leave_with(CUBLAS_STATUS_ALLOC_FAILED);
     (*matmulDesc)->compute = (int32_t)computeType;
     (*matmulDesc)->scale = (int32_t)scaleType;
     (*matmulDesc)->epilogue = CUBLASLT_EPILOGUE_DEFAULT;
@@ -102,7 +105,8 @@ cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *matmulDesc, cublas
 cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *pref)
 {
     lock();
-    *pref = handle_new(HANDLE_PREFERENCE, sizeof **pref);
+    if (!(*pref = handle_new(HANDLE_PREFERENCE, sizeof **pref)))
+        return leave_with(CUBLAS_STATUS_ALLOC_FAILED);
     (*pref)->reduction_mask = CUBLASLT_REDUCTION_SCHEME_MASK;
     for (int i = 0; i < 4; i++)
         (*pref)->alignment[i] = 256;

@@ -43,7 +43,7 @@ cudnnStatus_t cudnnCreate(cudnnHandle_t *handle)
     if (usable())
         return leave_with(CUDNN_STATUS_NOT_INITIALIZED);
     *handle = handle_new(HANDLE_DNN, sizeof **handle);
-    return leave_with(CUDNN_STATUS_SUCCESS);
+    return leave_with(*handle ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED);
 }
 
 cudnnStatus_t cudnnSetStream(cudnnHandle_t handle, cudaStream_t streamId)
@@ -61,7 +61,7 @@ static cudnnStatus_t create(void **ret_handle, enum handle_kind kind, size_t byt
 {
     lock();
     *ret_handle = handle_new(kind, bytes);
-    return leave_with(CUDNN_STATUS_SUCCESS);
+    return leave_with(*ret_handle ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED);
 }
 
 static cudnnStatus_t destroy(void *handle, enum handle_kind kind)
@@ -99,7 +99,8 @@ cudnnStatus_t cudnnDestroyFilterDescriptor(cudnnFilterDescriptor_t filterDesc)
 cudnnStatus_t cudnnCreateConvolutionDescriptor(cudnnConvolutionDescriptor_t *convDesc)
 {
     cudnnStatus_t status = create((void **)convDesc, HANDLE_CONVOLUTION, sizeof **convDesc);
-    (*convDesc)->groups = 1;
+    if (!status)
+        (*convDesc)->groups = 1;
     return status;
 }
 

@@ -112,6 +112,17 @@ void standin_lose_device_after(uint64_t operations)
     standin_lose_one_device_after(-1, operations);
 }
 
+void standin_refuse_after(int device, uint64_t operations)
+{
+    settings.refuse_device = device;
+    settings.refuse_after = operations;
+}
+
+void standin_refuse_handle_after(uint64_t handles)
+{
+    settings.refuse_handle_after = handles;
+}
+
 void standin_lose_with(int status)
 {
     settings.status = (cudaError_t)status;
@@ -523,6 +534,8 @@ cudaError_t enqueue(struct operation *operation, struct CUstream_st *stream)
     if (!error && settings.fail_after && (settings.fail_device < 0 || settings.fail_device == stream->device) &&
         --settings.fail_after == 0)
         error = settings.lost[stream->device] = settings.status;
+    if (!error && settings.refuse_after && settings.refuse_device == stream->device && --settings.refuse_after == 0)
+        error = cudaErrorLaunchOutOfResources;
     if (error) {
         operation_free(operation);
         return error;

@@ -43,6 +43,8 @@ struct settings {
     int fail_device;     /* -1 = whichever has that operation */
     cudaError_t status;  /* of the next loss */
     cudaError_t lost[DEVICES_LIMIT];
+    uint64_t refuse_after, refuse_handle_after; /* operations of one device, handles; 0 = never */
+    int refuse_device;
     int closed;     /* to allocation */
     int patience_s; /* for other ranks */
 };
@@ -218,7 +220,7 @@ enum handle_kind {
     HANDLE_CONVOLUTION
 };
 
-void *handle_new(enum handle_kind kind, size_t bytes); /* zeroed */
+void *handle_new(enum handle_kind kind, size_t bytes); /* zeroed; NULL = refused */
 int handle_is(const void *handle, enum handle_kind kind);
 int handle_free(void *handle, enum handle_kind kind); /* non-zero: there is none */
 

@@ -13,6 +13,8 @@ static struct handle *list;
 
 void *handle_new(enum handle_kind kind, size_t bytes)
 {
+    if (settings.refuse_handle_after && --settings.refuse_handle_after == 0)
+        return NULL;
     struct handle *handle = calloc(1, sizeof *handle + bytes);
     handle->kind = kind;
     handle->next = list;

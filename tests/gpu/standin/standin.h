@@ -55,6 +55,11 @@ void standin_lose_one_device_after(int device, uint64_t operations);
 void standin_lose_with(int status);
 void standin_restore_device(void);
 
+/* The n-th operation of a device from now is refused (cudaErrorLaunchOutOfResources), and nothing else; the n-th handle or descriptor that
+ * a library is asked for is (out of memory). */
+void standin_refuse_after(int device, uint64_t operations);
+void standin_refuse_handle_after(uint64_t handles);
+
 /* What is allocated now: device memory of all devices, pinned memory; streams, events, graphs and handles. */
 size_t standin_device_bytes(void);
 size_t standin_pinned_bytes(void);
