@@ -213,6 +213,7 @@ ACCESS(16)
 
 int __tsan_atomic32_load(const volatile int *address, int order);
 void __tsan_atomic32_store(volatile int *address, int value, int order);
+int __tsan_atomic32_fetch_add(volatile int *address, int value, int order);
 
 int __tsan_atomic32_load(const volatile int *address, int order) /* of host code: kernels have no atomics */
 {
@@ -224,6 +225,12 @@ void __tsan_atomic32_store(volatile int *address, int value, int order)
 {
     (void)order;
     __atomic_store_n(address, value, __ATOMIC_SEQ_CST);
+}
+
+int __tsan_atomic32_fetch_add(volatile int *address, int value, int order)
+{
+    (void)order;
+    return __atomic_fetch_add(address, value, __ATOMIC_SEQ_CST);
 }
 
 void __tsan_init(void);
