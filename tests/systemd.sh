@@ -19,5 +19,11 @@ cat "$root/systemd/triaged.service" <(grep -v '^ExecStartPre=' "$root/systemd/gp
 problems=$(systemd-analyze verify --man=no "$folder/triaged-gpu.service" 2>&1 | grep -F triaged-gpu.service || true)
 [ -z "$problems" ] || { echo "$problems"; exit 1; }
 systemd-analyze security --offline=true --threshold=20 "$folder/triaged-gpu.service" | tail -1
+# Device names are looked up when the unit starts: the modules that bring them are loaded before.
+grep -q '^DeviceAllow=char-nvidia-uvm ' "$root/systemd/gpu.conf"
+for module in nvidia nvidia-uvm; do
+    grep -qx "$module" "$root/systemd/gpu-modules.conf" || { echo "gpu-modules.conf does not load $module"; exit 1; }
+done
+! grep -vE '^(#.*|[a-z-]+)$' "$root/systemd/gpu-modules.conf" || { echo "not as modules-load.d(5) has it"; exit 1; }
 shared() { sed -n '/^\[Unit\]/,$p' "$root/systemd/$1" | grep -vE '^(Description|ExecStart|StateDirectory|RuntimeDirectory)='; }
 diff <(shared triaged.service) <(shared triaged@.service)

@@ -41,7 +41,7 @@ declared=$(grep -oE '\btriage_feed_[a-z]+\(' "$folder/usr/include/triage_feed.h"
 [ "$offered" = "$declared" ] || fail "the library offers: ${offered//$'\n'/ }; the header declares: ${declared//$'\n'/ }"
 "$folder/usr/bin/triaged" run -n >/dev/null || fail "the installed triaged does not start"
 "$folder/usr/bin/triagectl" help >/dev/null || fail "the installed triagectl does not start"
-for file in share/man/man8/triaged.8 share/triaged/triaged.conf share/triaged/schemas/gz2.ini share/triaged/python/triage_feed.py \
+for file in share/man/man8/triaged.8 share/triaged/triaged.conf share/triaged/gpu.conf share/triaged/gpu-modules.conf share/triaged/schemas/gz2.ini share/triaged/python/triage_feed.py \
     lib/systemd/system/triaged.service lib/sysusers.d/triaged.conf; do
     [ -s "$folder/usr/$file" ] || fail "$file is not installed"
 done
