@@ -18,7 +18,7 @@
     X(DATABASE_NOT_STOPPED, "database-not-stopped", "the private database did not stop")                               \
     X(DATABASE_RESTARTED, "database-restarted", "the private database had ended")                                      \
     X(DATABASE_WRITES, "database-writes", "the database stopped or began to take writes")                              \
-    X(DEVICE, "device", "the GPU, and the memory the trunk takes of it")                                               \
+    X(DEVICE, "device", "the GPU, and the memory that jobs take of it")                                                \
     X(DEVICE_LOST, "device-lost", "the GPU cannot be used any more; the worker ends")                                  \
     X(EMBEDDED, "embedded", "every galaxy has an embedding")                                                           \
     X(EMBEDDING_FAILED, "embedding-failed", "embedding is tried again")                                                \

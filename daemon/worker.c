@@ -171,6 +171,11 @@ static int tell_device(struct worker *worker, struct backend_device *ret_device)
     return result;
 }
 
+static void tell_need(const char *text)
+{
+    log_info(EVENT_DEVICE, "%s", text);
+}
+
 static int open_worker(struct worker *worker, const char *endpoint)
 {
     struct chosen_backend chosen = {0};
@@ -185,6 +190,8 @@ static int open_worker(struct worker *worker, const char *endpoint)
         result = backend_choose(&worker->config, &chosen);
     worker->backend = chosen.backend ? chosen.backend : worker->backend;
     worker->context = chosen.context;
+    if (worker->context && worker->backend->tell)
+        worker->backend->tell(worker->context, tell_need);
     if (!result)
         result = choose_precision(worker, &precision);
     if (!result)

@@ -11,6 +11,12 @@ static int threads(const struct backend_context *context)
     return workers_count(context->workers);
 }
 
+static void tell(struct backend_context *context, backend_tell *told)
+{
+    for (int r = 0; r < ranks_count(context); r++)
+        ranks_context(context, r)->tell = told;
+}
+
 static void for_each(struct backend_context *context, backend_task *task, void *task_context, long items)
 {
     workers_run(context->workers, task, task_context, items);
@@ -54,6 +60,7 @@ extern "C" __attribute__((visibility("default"))) const struct backend backend_c
     .open = ranks_open,
     .close = ranks_close,
     .threads = threads,
+    .tell = tell,
     .for_each = for_each,
     .compile = gpu_compile,
     .free_plan = gpu_free_plan,

@@ -59,6 +59,22 @@ int context_free_bytes(size_t *ret_bytes)
     return 0;
 }
 
+void context_tell(struct backend_context *context, enum job_kind kind, size_t bytes, const char *format, ...)
+{
+    char what[160], line[256];
+    size_t free_bytes = 0, total = 0;
+    va_list arguments;
+    if (!context->tell || context->told[kind] == bytes || cudaMemGetInfo(&free_bytes, &total) != cudaSuccess)
+        return;
+    va_start(arguments, format);
+    vsnprintf(what, sizeof what, format, arguments);
+    va_end(arguments);
+    snprintf(line, sizeof line, "device %d: %s takes %zu MiB, of %zu free", context->device, what,
+             (bytes + 1048575) >> 20, free_bytes >> 20);
+    context->told[kind] = bytes;
+    context->tell(line);
+}
+
 int context_upload(struct backend_context *context, void *device, const void *host, size_t bytes)
 {
     for (size_t at = 0; at < bytes; at += STAGING_BYTES) {

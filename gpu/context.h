@@ -20,10 +20,14 @@ extern "C" {
 
 struct ranks;
 
+enum job_kind { JOB_NET, JOB_CALIBRATION, JOB_TRAINING, JOB_FIT, JOB_SCORE, JOB_KINDS };
+
 struct backend_context {
     int device;          /* also the number of its rank */
     struct ranks *ranks; /* ranks.h; NULL = this device alone */
     size_t memory_bytes; /* of the device */
+    backend_tell *tell;  /* NULL = nobody wants to know */
+    size_t told[JOB_KINDS];
     struct workers *workers;
     cudaStream_t compute, copy;
     char *staging; /* [STAGING_BYTES] pinned, for context_upload() */
@@ -37,6 +41,10 @@ void context_close(struct backend_context *context); /* NULL is fine */
 
 /* Device memory a new job may take now. */
 int context_free_bytes(size_t *ret_bytes);
+
+/* Tells what a job is about to take, unless the last one of its kind took the same. */
+void context_tell(struct backend_context *context, enum job_kind kind, size_t bytes, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
 
 /* Copy by way of pinned memory, in the order of the compute stream, and wait: for what happens once, not for the steady loop. */
 int context_upload(struct backend_context *context, void *device, const void *host, size_t bytes);

@@ -194,12 +194,13 @@ static int open_job(struct fit_job *job)
         return error_set(
             ERROR_LIMIT,
             "fitting %zu heads in batches of %zu needs %zu MiB of device memory and %zu MiB are free: free "
-            "the device or use a smaller batch",
+            "the device or lower heads.batch",
             job->count, job->batch, arena.used >> 20, free_bytes >> 20);
     job->order = (uint64_t *)calloc(job->count * job->request->train_count, sizeof *job->order);
     job->packed = (float *)calloc(job->values, sizeof *job->packed);
     if (!job->order || !job->packed)
         return error_set(ERROR_SYSTEM, "out of memory for fitting %zu heads", job->count);
+    context_tell(job->context, JOB_FIT, arena.used, "fitting %zu heads in batches of %zu", job->count, job->batch);
     CHECK_CUDA(cudaMalloc((void **)&job->memory, arena.used));
     arena = (struct arena){job->memory, 0, arena.used};
     take_memory(job, &arena);

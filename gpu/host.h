@@ -3,6 +3,7 @@
 #define TRIAGE_GPU_HOST_H
 
 #include <math.h>
+#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>

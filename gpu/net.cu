@@ -194,6 +194,7 @@ static int open_plan(struct plan *plan)
                          plan->steps->net.name, least >> 20, free_bytes >> 20);
     RETURN_IF(open_convolutions(plan, &workspace_bytes));
     take_memory(plan, workspace_bytes, &arena);
+    context_tell(plan->context, JOB_NET, arena.used, "%s for %zu images at a time", plan->steps->net.name, plan->batch);
     CHECK_CUDA(cudaMalloc((void **)&plan->memory, arena.used));
     arena = (struct arena){plan->memory, 0, arena.used};
     take_memory(plan, workspace_bytes, &arena);

@@ -201,6 +201,8 @@ static int open_job(struct score_job *job)
     measure(job);
     RETURN_IF(choose_rows(job));
     take_memory(job, &arena);
+    context_tell(job->context, JOB_SCORE, arena.used, "scoring %zu galaxies at a time with %d passes", job->rows,
+                 job->request->passes);
     CHECK_CUDA(cudaMalloc((void **)&job->memory, arena.used));
     arena = (struct arena){job->memory, 0, arena.used};
     take_memory(job, &arena);

@@ -194,9 +194,12 @@ static int allocate(struct training *training)
     if (arena.used > free_bytes)
         return error_set(
             ERROR_LIMIT,
-            "training %s on %zu images at a time needs %zu MiB of device memory and %zu MiB are free: use a "
-            "smaller batch or free the device",
-            training->net.name, images, arena.used >> 20, free_bytes >> 20);
+            "%s %s on %zu images at a time needs %zu MiB of device memory and %zu MiB are free: %sfree the device",
+            training->keep ? "training" : "calibrating", training->net.name, images, arena.used >> 20, free_bytes >> 20,
+            training->keep ? "lower training.batch, or " : "");
+    context_tell(training->context, training->keep ? JOB_TRAINING : JOB_CALIBRATION, arena.used,
+                 "%s %s on %zu images at a time", training->keep ? "training" : "calibrating", training->net.name,
+                 images);
     CHECK_CUDA(cudaMalloc((void **)&training->memory, arena.used));
     arena = (struct arena){training->memory, 0, arena.used};
     take_memory(training, &arena);

@@ -24,6 +24,9 @@ struct training;        /* a net compiled for training, with the activations of 
 /* Asked between bounded blocks of work; non-zero cancels with ERROR_CANCELLED. May be NULL. */
 typedef int backend_stop(void *context);
 
+/* One line of text. */
+typedef void backend_tell(const char *text);
+
 /* Work on one item, by one of the worker threads (0 .. threads - 1). */
 typedef void backend_task(void *context, long item, int worker);
 
@@ -106,6 +109,10 @@ struct backend {
     int (*open)(int threads, int devices, struct backend_context **ret_context);
     void (*close)(struct backend_context *context); /* NULL is fine */
     int (*threads)(const struct backend_context *context);
+
+    /* (NULL in cpu) From now on says what each job is about to take of a device, before it takes it: not again as long as it is
+     * the same. By any thread. */
+    void (*tell)(struct backend_context *context, backend_tell *tell);
 
     /* (NULL: whatever it is asked for) What compile() computes in when asked for `wanted`: an enum precision, or ERROR_STATE where
      * it refuses that. */

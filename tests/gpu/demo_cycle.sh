@@ -24,6 +24,9 @@ wait_until 180 cycles 2
 queued() { [ "$(ctl a --json queue | jq '.entries | length')" -gt 0 ]; }
 wait_until 60 queued
 ! grep -q 'stand-in: ' "$folder/a.log" || fail "rules were broken: $(grep -A2 -m1 'stand-in: ' "$folder/a.log")"
+for job in 'images at a time' 'fitting .* heads' 'scoring .* galaxies'; do
+    grep -q "device 0: .*$job.* takes .* MiB, of .* free" "$folder/a.log" || fail "what '$job' takes is not told"
+done
 done_by=$(ctl a --json status | jq .cycle.number)
 : >"$folder/a.log"
 stop a

@@ -466,6 +466,59 @@ static void what_is_not_held_is_an_error(void **state)
     assert_clean();
 }
 
+/* --- what is told ------------------------------------------------------------------------------------------------- */
+
+static char told[4096];
+static size_t bytes_when_told;
+
+static void tell(const char *text)
+{
+    size_t length = strlen(told);
+    snprintf(told + length, sizeof told - length, "%s\n", text);
+    bytes_when_told = standin_device_bytes();
+}
+
+/* What a job takes is told before it is taken, for every device, and not again while it is the same. */
+static void needs_are_told_before(void **state)
+{
+    struct backend_context *context;
+    struct training *training;
+    struct plan *plan;
+    (void)state;
+    standin_set_devices(2);
+    assert_int_equal(cuda->open(1, 2, &context), 0);
+    cuda->tell(context, tell);
+    assert_int_equal(cuda->compile(context, &net, parameters, PRECISION_FP32, &plan), 0);
+    assert_non_null(strstr(told, "device 0: small for"));
+    assert_non_null(strstr(told, "device 1: small for"));
+    assert_null(strstr(told, "training"));
+    for (int again = 0; again < 2; again++) {
+        assert_int_equal(cuda->open_training(context, &net, IMAGES, &training), 0);
+        assert_non_null(strstr(told, "device 1: training small on 4 images at a time takes "));
+        assert_true(standin_device_bytes() > bytes_when_told);
+        cuda->close_training(training);
+    }
+    char *second = strstr(strstr(told, "device 1: training") + 1, "device 1: training");
+    assert_null(second);
+    cuda->free_plan(plan);
+    cuda->close(context);
+    standin_set_devices(1);
+    assert_clean();
+}
+
+/* A batch that does not fit: the error says what to lower. */
+static void too_large_a_batch(void **state)
+{
+    struct backend_context *context;
+    struct training *training = NULL;
+    (void)state;
+    assert_int_equal(cuda->open(1, 1, &context), 0);
+    assert_int_equal(cuda->open_training(context, &net, 1000000, &training), ERROR_LIMIT);
+    assert_non_null(strstr(error_message(), "lower training.batch"));
+    cuda->close(context);
+    assert_clean();
+}
+
 /* --- what can go wrong -------------------------------------------------------------------------------------------- */
 
 static void a_lost_device_keeps_nobody_waiting(void **state)
@@ -706,6 +759,8 @@ int main(void)
         cmocka_unit_test(large_images_are_looked_at_by_the_host),
         cmocka_unit_test(learning_on_the_device_is_learning_here),
         cmocka_unit_test(what_is_not_held_is_an_error),
+        cmocka_unit_test(needs_are_told_before),
+        cmocka_unit_test(too_large_a_batch),
         cmocka_unit_test(a_lost_device_keeps_nobody_waiting),
         cmocka_unit_test(one_of_two_devices_is_lost),
         cmocka_unit_test(the_next_call_is_a_new_one),

@@ -39,11 +39,19 @@ def layers(side):
 def main():
     side = int(sys.argv[1]) if len(sys.argv) > 1 else 224
     rows = layers(side)
-    print(f"| step ({side} px, one image, bf16) | MFLOP | MB as built | MB fused | FLOP per byte as built |\n|---|---|---|---|---|")
+    def least_us(macs, values):  # per card: moving the bytes or multiplying, whichever takes longer
+        return [max(2 * values / (bandwidth * 1e3), 2 * macs / (tensor * 1e6)) for bandwidth, tensor, _ in CARDS.values()]
+
+    def cells(us):
+        return "".join(f" {value:.2f} |" for value in us)
+
+    print(f"| step ({side} px, one image, bf16) | MFLOP | MB as built | MB fused | FLOP per byte as built |"
+          + "".join(f" us, {card} |" for card in CARDS) + "\n" + "|---" * (5 + len(CARDS)) + "|")
     for name, macs, built, fused, _ in rows:
-        print(f"| {name} | {2 * macs / 1e6:.2f} | {2 * built / 1e6:.3f} | {2 * fused / 1e6:.3f} | {2 * macs / (2 * built):.1f} |")
+        print(f"| {name} | {2 * macs / 1e6:.2f} | {2 * built / 1e6:.3f} | {2 * fused / 1e6:.3f} | {2 * macs / (2 * built):.1f} |" + cells(least_us(macs, built)))
     macs, built, fused = (sum(row[i] for row in rows) for i in (1, 2, 3))
-    print(f"| **all** | {2 * macs / 1e6:.0f} | {2 * built / 1e6:.1f} | {2 * fused / 1e6:.1f} | {2 * macs / (2 * built):.1f} |\n")
+    steps = [sum(us) for us in zip(*(least_us(row[1], row[2]) for row in rows))]
+    print(f"| **all** | {2 * macs / 1e6:.0f} | {2 * built / 1e6:.1f} | {2 * fused / 1e6:.1f} | {2 * macs / (2 * built):.1f} |" + cells(steps) + "\n")
     print("| card | GB/s | bf16 TFLOP/s | bound by memory, as built | bound by memory, fused | bound by arithmetic |\n|---|---|---|---|---|---|")
     for card, (bandwidth, tensor, _) in CARDS.items():
         print(f"| {card} | {bandwidth} | {tensor} | {bandwidth * 1e9 / (2 * built):,.0f} | {bandwidth * 1e9 / (2 * fused):,.0f} | {tensor * 1e12 / (2 * macs):,.0f} |")
