@@ -15,11 +15,13 @@
 #define BLOCKS_AT_ONCE 64 /* between two questions to `stop` */
 #define SPREAD_ROWS    16 /* galaxies turned from columns into rows at a time; divides SCORE_ROWS */
 #define ALIGNMENT      64
+#define SCRATCH_MAX    ((size_t)128 << 20) /* bytes of one worker */
 
 /* One worker's memory. */
 struct scratch {
     float *row;      /* [SPREAD_ROWS][inputs] standardised embeddings */
     float *z;        /* [views][inputs][SCORE_ROWS] the same, galaxies side by side */
+    float *broken;   /* [views][SCORE_ROWS] see broken() */
     float *x;        /* [passes][answers_padded][SCORE_ROWS] logits, then concentrations */
     float *alpha;    /* [SPREAD_ROWS][answers][stride], passes padded */
     float *fraction; /* [answers] */
@@ -70,6 +72,7 @@ static void job_free(struct score_job *job, int workers)
     for (int i = 0; job->scratch && i < workers; i++) {
         free(job->scratch[i].row);
         free(job->scratch[i].z);
+        free(job->scratch[i].broken);
         free(job->scratch[i].x);
         free(job->scratch[i].alpha);
         free(job->scratch[i].fraction);
@@ -85,15 +88,30 @@ static int scratch_new(const struct score_job *job, struct scratch *scratch)
     size_t alphas = SPREAD_ROWS * answers * (size_t)job->stride;
     scratch->row = floats(SPREAD_ROWS * inputs);
     scratch->z = floats((size_t)job->views * inputs * SCORE_ROWS);
+    scratch->broken = floats((size_t)job->views * SCORE_ROWS);
     scratch->x = floats((size_t)job->passes * (size_t)job->answers_padded * SCORE_ROWS);
     scratch->alpha = floats(alphas);
     scratch->fraction = floats(answers);
     scratch->reached = floats((size_t)job->request->schema->questions);
-    if (!scratch->row || !scratch->z || !scratch->x || !scratch->alpha || !scratch->fraction || !scratch->reached)
+    if (!scratch->row || !scratch->z || !scratch->broken || !scratch->x || !scratch->alpha || !scratch->fraction ||
+        !scratch->reached)
         return error_set(ERROR_SYSTEM, "out of memory for scoring with %d passes", job->passes);
     for (size_t i = 0; i < alphas; i++)
         scratch->alpha[i] = 1; /* the padding stays so */
     return 0;
+}
+
+/* ERROR_LIMIT for more than any sensible request: memory is what answers, passes, views and inputs multiply to. */
+static int check_scratch(const struct score_job *job)
+{
+    size_t answers = (size_t)job->answers, inputs = (size_t)job->inputs, passes = (size_t)job->passes;
+    size_t blocks = (size_t)job->views * inputs + passes * (size_t)job->answers_padded;
+    size_t bytes = (SCORE_ROWS * blocks + SPREAD_ROWS * (inputs + answers * (size_t)job->stride)) * sizeof(float);
+    if (bytes <= SCRATCH_MAX)
+        return 0;
+    return error_set(ERROR_LIMIT,
+                     "%d passes of %d answers at %d views need %zu MiB in each thread, more than %zu: use fewer",
+                     job->passes, job->answers, job->views, bytes >> 20, SCRATCH_MAX >> 20);
 }
 
 static int job_new(struct score_job *job, int workers)
@@ -102,6 +120,9 @@ static int job_new(struct score_job *job, int workers)
     if (result)
         return result;
     job->answers_padded = job->groups.answers_padded;
+    result = check_scratch(job);
+    if (result)
+        return result;
     job->scratch = calloc((size_t)workers, sizeof *job->scratch);
     if (!job->scratch)
         return error_set(ERROR_SYSTEM, "out of memory for scoring");
@@ -182,17 +203,17 @@ static void reduce(const struct score_job *job, struct scratch *scratch, size_t 
     }
 }
 
-/* All NaN when one value is not finite: no pass may look as if it knew something, not even those that drop it. */
-static void break_whole(float *z, int inputs)
+/* NaN when one value is not finite, else 0. Goes into every logit: no pass may look as if it knew something, not even one that
+ * drops that value, or all of them. */
+static float broken(const float *z, int inputs)
 {
-    uint32_t broken = 0;
+    uint32_t any = 0;
     for (int i = 0; i < inputs; i++) {
         uint32_t bits;
         memcpy(&bits, &z[i], 4);
-        broken |= (bits & 0x7f800000u) == 0x7f800000u;
+        any |= (bits & 0x7f800000u) == 0x7f800000u;
     }
-    for (int i = 0; broken && i < inputs; i++)
-        z[i] = NAN;
+    return any ? NAN : 0;
 }
 
 static void load_row(const struct score_job *job, size_t galaxy, int view, float *z)
@@ -204,7 +225,6 @@ static void load_row(const struct score_job *job, size_t galaxy, int view, float
                               request->heads->scale, job->inputs, z);
     if (request->heads->unit_length)
         job->kernels->unit_length(z, job->inputs);
-    break_whole(z, job->inputs);
 }
 
 /* Standardised embeddings of `rows` galaxies from `first` on, side by side; what fills up is 0. */
@@ -214,11 +234,14 @@ static void load_block(const struct score_job *job, struct scratch *scratch, siz
     for (int view = 0; view < job->views; view++)
         for (size_t at = 0; at < SCORE_ROWS; at += SPREAD_ROWS) {
             float *z = scratch->z + (size_t)view * inputs * SCORE_ROWS + at;
-            for (size_t r = 0; r < SPREAD_ROWS; r++)
+            for (size_t r = 0; r < SPREAD_ROWS; r++) {
+                float *row = scratch->row + r * inputs;
                 if (at + r < rows)
-                    load_row(job, first + at + r, view, scratch->row + r * inputs);
+                    load_row(job, first + at + r, view, row);
                 else
-                    memset(scratch->row + r * inputs, 0, inputs * sizeof(float));
+                    memset(row, 0, inputs * sizeof(float));
+                scratch->broken[(size_t)view * SCORE_ROWS + at + r] = broken(row, job->inputs);
+            }
             for (size_t i = 0; i < inputs; i++)
                 for (size_t r = 0; r < SPREAD_ROWS; r++)
                     z[i * SCORE_ROWS + r] = scratch->row[r * inputs + i];
@@ -231,12 +254,15 @@ static void multiply(const struct score_job *job, struct scratch *scratch)
     const struct head_set *heads = job->request->heads;
     int per_head = job->passes / heads->count;
     size_t inputs = (size_t)job->inputs;
-    for (int t = 0; t < job->passes; t++)
+    for (int t = 0; t < job->passes; t++) {
+        const float *start = scratch->broken + (size_t)(t % job->views) * SCORE_ROWS;
         for (int a = 0; a < job->answers_padded; a++) {
-            float *x = column_of(job, scratch->x, t, a);
+            float *x = column_of(job, scratch->x, t, a),
+                  bias = a < job->answers ? heads->bias[t / per_head * job->answers + a] : 0;
             for (int r = 0; r < SCORE_ROWS; r++)
-                x[r] = a < job->answers ? heads->bias[t / per_head * job->answers + a] : 0;
+                x[r] = bias + start[r];
         }
+    }
     for (int g = 0; g < job->groups.count; g++) {
         const struct pass_group *group = &job->groups.group[g];
         for (int a = 0; a < job->answers_padded; a += GROUP_ANSWERS) {

@@ -9,6 +9,8 @@
 #define WEIGHTS_MAX ((size_t)512 << 20) /* bytes */
 #define ALIGNMENT   64
 
+_Static_assert(GROUP_PASSES <= 8, "draw_masks() has one bit of a byte for each of the group's passes");
+
 static size_t round_up(size_t value, size_t step)
 {
     return (value + step - 1) / step * step;

@@ -342,15 +342,42 @@ static void fit_recovers_known_structure(void **state)
     head_set_free(&begin);
 }
 
+#define VIEWS       3
+#define VIEW_INPUTS (INPUTS / VIEWS)
+
+/* Heads on a third of each row: the row as three views of a galaxy. */
+static void heads_of_views(struct pool *pool, int count, struct head_set *heads)
+{
+    float alpha[ANSWERS];
+    struct vote_rows rows = {pool->votes[0], sizeof pool->votes[0], NULL, 400};
+    assert_int_equal(head_set_new(count, VIEW_INPUTS, ANSWERS, heads), 0);
+    heads->dropout = 0.2f;
+    heads->model = 3;
+    head_set_standardise(heads, pool->embedding[0], STRIDE, NULL, 400);
+    assert_int_equal(
+        likelihood_constant_fit(&pool->schema, &rows, LIKELIHOOD_START_LOWER, LIKELIHOOD_START_UPPER, alpha), 0);
+    head_set_reset(heads, alpha);
+    for (int i = 0; i < count * ANSWERS * VIEW_INPUTS; i++)
+        heads->weight[i] = 0.3f * drawn(600000, (uint32_t)i);
+}
+
+/* With what the service switches on by default (and the caller sets in its heads), and views besides. */
+static void as_the_service(struct fit_request *request)
+{
+    request->bagging = 1;
+    request->views = VIEWS;
+}
+
 static void fit_has_the_same_bits_for_any_thread_count(void **state)
 {
     struct pool *pool = *state;
     struct fit_request request = request_for(pool, 150, 50);
     request.epochs_max = 6;
-    struct head_set first;
+    as_the_service(&request);
+    struct head_set first, begin;
     struct fit_report first_report;
-    start(pool, &request, 3, &first);
-    struct head_set begin;
+    heads_of_views(pool, 3, &first);
+    first.unit_length = 1;
     assert_int_equal(head_set_copy(&first, &begin), 0);
     assert_int_equal(run_fit(1, &request, &first, &first_report), 0);
     for (int count = 2; count <= 4; count++) {
@@ -626,9 +653,12 @@ static void scores_have_the_same_bits_for_any_threads_order_and_split(void **sta
 {
     struct pool *pool = *state;
     struct head_set heads;
-    random_heads(pool, 5, &heads);
+    heads_of_views(pool, 5, &heads);
+    heads.unit_length = 1;
     size_t row = (size_t)information_row_floats(&pool->schema), bytes = row * sizeof(float);
-    struct score_request whole = score_for(pool, &heads, REDUCE_INFORMATION, ROWS), other = whole;
+    struct score_request whole = score_for(pool, &heads, REDUCE_INFORMATION, ROWS), other;
+    whole.views = VIEWS;
+    other = whole;
     other.output = calloc(ROWS, bytes);
     assert_int_equal(run_score(1, &whole), 0);
     for (int count = 2; count <= 3; count++) {
@@ -671,6 +701,7 @@ static void instruction_sets_agree_bit_for_bit(void **state)
     static const char *const names[] = {"portable", "avx2", "avx512"};
     struct fit_request request = request_for(pool, 150, 50);
     request.epochs_max = 3;
+    as_the_service(&request);
     struct head_set fitted[3] = {{0}};
     float *scores[3] = {0};
     size_t bytes = ROWS * (size_t)information_row_floats(&pool->schema) * sizeof(float);
@@ -681,9 +712,11 @@ static void instruction_sets_agree_bit_for_bit(void **state)
             continue;
         }
         assert_string_equal(head_kernels()->name, names[i]);
-        start(pool, &request, 2, &fitted[i]);
+        heads_of_views(pool, 2, &fitted[i]);
+        fitted[i].unit_length = 1;
         assert_int_equal(run_fit(2, &request, &fitted[i], &report), 0);
         struct score_request score = score_for(pool, &fitted[i], REDUCE_INFORMATION, ROWS);
+        score.views = VIEWS;
         assert_int_equal(run_score(2, &score), 0);
         scores[i] = score.output;
         assert_same_heads(&fitted[0], &fitted[i]);
@@ -745,6 +778,27 @@ static void a_broken_row_is_not_a_number_and_alone(void **state)
     head_set_free(&heads);
 }
 
+/* One input that nine passes of ten drop: those know nothing of the galaxy, broken or not, and must not say that they do. */
+static void every_pass_of_a_broken_row_is_not_a_number(void **state)
+{
+    struct pool *pool = *state;
+    struct head_set heads;
+    assert_int_equal(head_set_new(5, 1, ANSWERS, &heads), 0);
+    heads.dropout = 0.9f;
+    for (int i = 0; i < 5 * ANSWERS; i++)
+        heads.weight[i] = 1;
+    struct score_request request = score_for(pool, &heads, REDUCE_DUMP, 70);
+    uint16_t kept = pool->embedding[33][0];
+    pool->embedding[33][0] = 0x7e00;
+    assert_int_equal(run_score(2, &request), 0);
+    pool->embedding[33][0] = kept;
+    size_t dumped = 30 * ANSWERS;
+    for (size_t i = 0; i < 70 * dumped; i++)
+        assert_int_equal(isnan(request.output[i]), i / dumped == 33);
+    free(request.output);
+    head_set_free(&heads);
+}
+
 static int stop_now(void *context)
 {
     (void)context;
@@ -779,29 +833,20 @@ static void score_refuses_what_it_cannot_do(void **state)
     request.schema = &wide;
     assert_int_equal(BACKEND_UNDER_TEST->head_score(context, &request, NULL, NULL), ERROR_LIMIT);
     assert_non_null(strstr(error_message(), "MiB of masked weights"));
+#ifndef TEST_BACKEND_CUDA /* which takes as many galaxies at a time as fit */
+    struct head_set viewed;
+    assert_int_equal(head_set_new(1, 4096, ANSWERS, &viewed), 0);
+    request.heads = &viewed;
+    request.schema = &pool->schema;
+    request.views = request.passes;
+    assert_int_equal(BACKEND_UNDER_TEST->head_score(context, &request, NULL, NULL), ERROR_LIMIT);
+    assert_non_null(strstr(error_message(), "MiB in each thread"));
+    head_set_free(&viewed);
+#endif
     BACKEND_UNDER_TEST->close(context);
     free(request.output);
     head_set_free(&large);
     head_set_free(&heads);
-}
-
-#define VIEWS       3
-#define VIEW_INPUTS (INPUTS / VIEWS)
-
-/* Heads on a third of each row: the row as three views of a galaxy. */
-static void heads_of_views(struct pool *pool, int count, struct head_set *heads)
-{
-    float alpha[ANSWERS];
-    struct vote_rows rows = {pool->votes[0], sizeof pool->votes[0], NULL, 400};
-    assert_int_equal(head_set_new(count, VIEW_INPUTS, ANSWERS, heads), 0);
-    heads->dropout = 0.2f;
-    heads->model = 3;
-    head_set_standardise(heads, pool->embedding[0], STRIDE, NULL, 400);
-    assert_int_equal(
-        likelihood_constant_fit(&pool->schema, &rows, LIKELIHOOD_START_LOWER, LIKELIHOOD_START_UPPER, alpha), 0);
-    head_set_reset(heads, alpha);
-    for (int i = 0; i < count * ANSWERS * VIEW_INPUTS; i++)
-        heads->weight[i] = 0.3f * drawn(600000, (uint32_t)i);
 }
 
 /* Pass t of a galaxy with views is pass t of a galaxy that has view t % VIEWS only, summed in another order. */
@@ -910,6 +955,7 @@ int main(void)
         cmocka_unit_test(instruction_sets_agree_bit_for_bit),
         cmocka_unit_test(without_dropout_there_is_no_information),
         cmocka_unit_test(a_broken_row_is_not_a_number_and_alone),
+        cmocka_unit_test(every_pass_of_a_broken_row_is_not_a_number),
         cmocka_unit_test(score_refuses_what_it_cannot_do),
         cmocka_unit_test(passes_take_turns_at_the_views),
         cmocka_unit_test(views_that_disagree_are_information),
