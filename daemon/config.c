@@ -8,6 +8,7 @@
 #include "base/ini.h"
 #include "connectors/database.h"
 #include "connectors/votes.h"
+#include "model/head.h"
 #include "model/information.h"
 
 #include <errno.h>
@@ -67,7 +68,7 @@ static const struct config_key keys[] = {
     {"heads", "warm_start", KEY_REAL, 1, FIELD(warm_start), "0.5", 0, 1, "share of the champion's weights a fit starts from; 0 = afresh, 1 = as they are"},
     {"heads", "bagging", KEY_CHOICE, 1, FIELD(bagging), "on", 0, 0, "on|off: each head weighs the labelled galaxies in its own random way, so that heads disagree where labels are few"},
     {"heads", "scaling", KEY_CHOICE, 1, FIELD(scaling), "on", 0, 0, "on|off: concentrations of each question are multiplied with one factor that suits the votes on validation galaxies, where it makes the heads less certain"},
-    {"heads", "batch", KEY_INTEGER, 1, FIELD(batch), "64", 1, 65536, "galaxies per step"},
+    {"heads", "batch", KEY_INTEGER, 1, FIELD(batch), "64", 1, HEAD_BATCH_MAX, "galaxies per step"},
     {"heads", "epochs_max", KEY_INTEGER, 1, FIELD(epochs_max), "200", 1, 10000, "passes over the labelled galaxies at most, per fit"},
     {"heads", "patience", KEY_INTEGER, 1, FIELD(patience), "10", 1, 10000, "epochs without a better validation loss before a fit stops"},
     {"heads", "labels_max", KEY_INTEGER, 1, FIELD(labels_limit), "200000", 8, 200000, "labelled galaxies of each split that a fit uses at most; of more it takes half, or a quarter, ..., always the same ones"},

@@ -29,6 +29,10 @@ configure $'[queue]\nsize = many'
 expect 78 "triaged.conf:5: queue.size = many is not a number" run run -n --config "$folder/triaged.conf"
 configure $'[heads]\npasses = 31'
 expect 78 "not a multiple of heads.count" run run -n --config "$folder/triaged.conf"
+configure $'[heads]\nbatch = 4097' # the next one would be refused by every fit
+expect 78 "heads.batch" run run -n --config "$folder/triaged.conf"
+configure $'[heads]\nbatch = 4096'
+run run -n --config "$folder/triaged.conf" >/dev/null || failures=$((failures + 1))
 expect 64 "unexpected" run run --nonsense
 configure ''
 run run -n --config "$folder/triaged.conf" >"$folder/printed.conf"
