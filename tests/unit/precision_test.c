@@ -170,8 +170,10 @@ static void predict(const struct head_set *heads, const float *embeddings, struc
                                     .reducer = REDUCE_INFORMATION,
                                     .output = information};
     assert_int_equal(BACKEND_UNDER_TEST->head_score(context, &request, NULL, NULL), 0);
-    for (int n = 0; n < GALAXIES; n++)
-        predictions->score[n] = information[(size_t)n * information_row_floats(&schema)];
+    for (int n = 0; n < GALAXIES; n++) {
+        const float *row = information + n * information_row_floats(&schema);
+        predictions->score[n] = row[0] - row[1]; /* what the service ranks by: total - expected */
+    }
     request.reducer = REDUCE_DUMP;
     request.votes_due = NULL;
     request.output = dump[0][0];
