@@ -107,6 +107,7 @@ def make_state(channels):
 class Net:
     def __init__(self, state, same, epsilon):
         self.t, self.same, self.epsilon, self.training = state.tensors, same, epsilon, False
+        self.momentum = 1.0  # the running statistics become those of the batch
 
     def conv(self, x, name, stride=1, groups=1):
         weight = self.t[f"{name}.weight"]
@@ -118,9 +119,8 @@ class Net:
         return F.conv2d(F.pad(x, (before, after, before, after)), weight, None, stride, 0, 1, groups)
 
     def norm(self, x, name):
-        # momentum 1: the running statistics become those of the batch
         return F.batch_norm(x, self.t[f"{name}.running_mean"], self.t[f"{name}.running_var"], self.t[f"{name}.weight"],
-                            self.t[f"{name}.bias"], self.training, 1.0, self.epsilon)
+                            self.t[f"{name}.bias"], self.training, self.momentum, self.epsilon)
 
     def squeeze(self, x, name):
         gate = x.mean((2, 3), keepdim=True)

@@ -1,6 +1,6 @@
 /*
  * Training on the backend under test against PyTorch (tests/golden/training.py): the gradient of every tensor as a whole and some of
- * its elements, and the loss of ten AdamW steps, for EfficientNet-B0 in both conventions, the network of W+20 and timm's
+ * its elements, running statistics, and the loss of ten AdamW steps, for EfficientNet-B0 in both conventions, the network of W+20 and timm's
  * EfficientNet-Lite0, with weights, images and batch norm from the same formulas. The gradients of EfficientNet-B0 also on the
  * reference backend, which the conformance suites compare others with.
  */
@@ -25,6 +25,11 @@
 #define WEIGHT_DECAY  0.01
 #define SMALL_SHARE   1e-3 /* gradients that cancel are held to this share of the largest */
 #define TENSORS_LIMIT 1024
+
+/* Running statistics: after one step rounding only; after ten, steps of AdamW have magnified it (training_golden.h says how far
+ * PyTorch's own float32 and float64 are apart then). */
+#define RUNNING_FIRST 1e-4
+#define RUNNING_LAST  1e-3
 
 /*
  * Where a value crosses 0 or 6 the slope of a ReLU6 jumps: images moved by one rounding (6e-8 of each value) change gradients of
@@ -182,6 +187,51 @@ static void check_gradients(const struct run *run, const struct net_tensor *tens
                   run->backend->name, worst_whole, worst_element);
 }
 
+/* What a golden says of one batch norm's running statistics. */
+enum { MEANS_SIZE, MEANS_WAVES, VARIANCES, VARIANCES_WAVES, DEVIATIONS };
+
+/* Sums over the channels of one batch norm, as training.py has them. */
+static void running_sums(const float *mean, const float *variance, int channels, double *sums)
+{
+    memset(sums, 0, 4 * sizeof *sums);
+    for (int c = 0; c < channels; c++) {
+        sums[MEANS_SIZE] += fabs((double)mean[c]);
+        sums[MEANS_WAVES] += (double)mean[c] * cos(c);
+        sums[VARIANCES] += (double)variance[c];
+        sums[VARIANCES_WAVES] += (double)variance[c] * cos(c);
+    }
+}
+
+/* After the first forward pass and the last. Means are held to the deviations where they are smaller, as around zero. */
+static void check_running(const struct run *run, int last)
+{
+    const struct training_golden *golden = run->golden;
+    double worst[2] = {0}, sums[4], allowed = last ? RUNNING_LAST : RUNNING_FIRST;
+    const float *parameters = run->value;
+    int number = 0;
+    for (int i = 0; i < run->net.layers; parameters += layer_parameter_count(&run->net.layer[i++])) {
+        const struct layer *layer = &run->net.layer[i];
+        if (layer->kind != LAYER_BATCH_NORM)
+            continue;
+        assert_true(number < golden->norms);
+        const double *want = golden->running[last][number++];
+        running_sums(parameters + 2 * layer->out, parameters + 3 * layer->out, layer->out, sums);
+        for (int s = 0; s < 4; s++) {
+            double size = s < VARIANCES ? fmax(want[MEANS_SIZE], want[DEVIATIONS]) : want[VARIANCES];
+            double error = fabs(sums[s] - want[s]) / size;
+            worst[s / 2] = fmax(worst[s / 2], error);
+            if (!(error <= allowed))
+                fail_msg("%s on %s: %s of batch norm %d after %s are off by %.2g, allowed %.2g", golden->net,
+                         run->backend->name, s < VARIANCES ? "running means" : "running variances", number,
+                         last ? "the last step" : "one step", error, allowed);
+        }
+    }
+    assert_int_equal(number, golden->norms);
+    if (number)
+        print_message("%s on %s: running means within %.2g of PyTorch after %s, variances within %.2g\n", golden->net,
+                      run->backend->name, worst[0], last ? "the last step" : "one step", worst[1]);
+}
+
 static void update(struct run *run, const struct net_tensor *tensor, int tensors, uint64_t step)
 {
     const struct adamw adamw = {run->golden->rate, WEIGHT_DECAY, step, 1};
@@ -193,7 +243,7 @@ static void update(struct run *run, const struct net_tensor *tensor, int tensors
         }
 }
 
-/* The gradients of the first step, the losses of all of them. */
+/* The gradients of the first step, running statistics after the first and the last, the losses of all of them. */
 static void check_golden(const struct backend *backend, const struct training_golden *golden, int steps)
 {
     static struct net_tensor tensor[TENSORS_LIMIT];
@@ -209,6 +259,8 @@ static void check_golden(const struct backend *backend, const struct training_go
                      want);
         if (step == 0)
             check_gradients(&run, tensor, tensors);
+        if (step == 0 || step == GOLDEN_STEPS - 1)
+            check_running(&run, step > 0);
         update(&run, tensor, tensors, (uint64_t)step + 1);
     }
     print_message("%s on %s: %d losses within %.2g of PyTorch\n", golden->net, backend->name, steps, worst);
