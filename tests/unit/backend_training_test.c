@@ -28,7 +28,7 @@ static const char *const kind_names[] = {"conv", "batch norm", "swish",   "squee
 
 /* Relative error allowed for outputs and gradients after one layer of each kind. */
 static const double tolerance[] = {
-    [LAYER_CONV] = 5e-6, [LAYER_BATCH_NORM] = 2e-5, [LAYER_SWISH] = 2e-6, [LAYER_SE] = 1e-5,       [LAYER_ADD] = 1e-6,
+    [LAYER_CONV] = 5e-6, [LAYER_BATCH_NORM] = 2e-5, [LAYER_SWISH] = 2e-6, [LAYER_SE] = 1e-5,       [LAYER_ADD] = 5e-6,
     [LAYER_POOL] = 1e-6, [LAYER_BIAS] = 2e-6,       [LAYER_RELU] = 1e-6,  [LAYER_MAX_POOL] = 1e-6,
 };
 #define TOLERANCE_NET 1e-4
@@ -259,6 +259,22 @@ static void squeeze_and_excitation(void **state)
     }
 }
 
+/* Around a convolution, with and without branches that are dropped; sums and masks on every side and both batches. */
+static void additions(void **state)
+{
+    static const int channels[] = {1, 5, 16};
+    struct net net;
+    (void)state;
+    for (size_t c = 0; c < 3; c++)
+        for (int dropped = 0; dropped < 2; dropped++) {
+            begin_net(&net, kind_names[LAYER_ADD], channels[c], 1, PADDING_SYMMETRIC);
+            add_conv(&net, channels[c], channels[c], 1, 1, 1);
+            add_conv(&net, channels[c], channels[c], 3, 1, 1);
+            add_layer(&net, LAYER_ADD, channels[c], channels[c])->drop = dropped ? 0.5f : 0;
+            on_all_sides(&net);
+        }
+}
+
 /* Batch norm of one value: the output is beta, nothing flows back to weight or image, everything to beta. */
 static void one_value(void **state)
 {
@@ -443,78 +459,137 @@ static void stochastic_depth(void **state)
 
 /* --- the oracle itself -------------------------------------------------------------------------------------------- */
 
-static double loss(struct training *training, const struct net *net, float *parameters, const float *images,
-                   const float *slopes, size_t count)
+/* A net, and how far its parameters and pixels are moved. */
+struct difference_check {
+    struct net net;
+    struct train_pass pass;
+    float step;
+    double allowed;
+};
+
+#define DIFFERENCES_IMAGES 3
+#define DIFFERENCES_PIXELS 12 /* moved: the one of the largest gradient in each of as many parts of the images */
+
+static double loss(const struct difference_check *check, struct training *training, const struct problem *problem,
+                   const float *parameters, const float *images)
 {
-    size_t floats = count * output_floats(net);
-    float *outputs = malloc(floats * sizeof *outputs);
-    const struct train_pass pass = {9, 4, NULL, 1};
+    size_t floats = problem->count * output_floats(&check->net),
+           bytes = net_parameter_count(&check->net) * sizeof(float);
+    float *outputs = malloc(floats * sizeof *outputs), *own = malloc(bytes); /* the pass moves running statistics */
     double sum = 0;
-    assert_int_equal(backend_reference.train_forward(training, parameters, images, count, &pass, outputs), 0);
+    memcpy(own, parameters, bytes);
+    assert_int_equal(backend_reference.train_forward(training, own, images, problem->count, &check->pass, outputs), 0);
     for (size_t i = 0; i < floats; i++)
-        sum += (double)outputs[i] * (double)slopes[i];
+        sum += (double)outputs[i] * (double)problem->slopes[i];
+    free(own);
     free(outputs);
     return sum;
 }
 
-/* Central differences over parameters picked here and there in every tensor. */
-static int check_finite_differences(const struct net *net, float step, double allowed)
+/* Moves one value there and back: it belongs to the parameters or to the images of the problem. */
+static double central_difference(const struct difference_check *check, struct training *training,
+                                 const struct problem *problem, float *value)
 {
-    enum { COUNT = 3 };
+    float kept = *value;
+    double difference[2], taken = 0;
+    for (int way = 0; way < 2; way++) {
+        *value = kept + (way ? check->step : -check->step);
+        taken += way ? (double)*value : -(double)*value; /* not quite two steps, in float */
+        difference[way] = loss(check, training, problem, problem->parameters, problem->images);
+        *value = kept;
+    }
+    return (difference[1] - difference[0]) / taken;
+}
+
+static void assert_slope(const struct difference_check *check, const char *name, double want, double slope,
+                         double least)
+{
+    if (!(fabs(slope - want) <= check->allowed * fmax(fabs(want), least)))
+        fail_msg("%s: slope %g, finite difference %g (held to %g at least)", name, want, slope, least);
+}
+
+static size_t largest_of(const float *values, size_t count)
+{
+    size_t largest = 0;
+    for (size_t i = 1; i < count; i++)
+        largest = fabsf(values[i]) > fabsf(values[largest]) ? i : largest;
+    return largest;
+}
+
+/* Central differences over parameters picked here and there in every tensor, and over some pixels. Returns how many tensors. */
+static int check_finite_differences(const struct difference_check *check)
+{
+    const struct net *net = &check->net;
+    size_t pixels = DIFFERENCES_IMAGES * image_floats(net);
     struct backend_context *context;
     struct training *training;
-    size_t bytes = net_parameter_count(net) * sizeof(float);
-    float *parameters = random_parameters(net), *images = random_images(net, COUNT, 1), *moved = malloc(bytes);
-    float *slopes = random_slopes(net, COUNT);
-    struct problem problem = {
-        net, parameters, images, slopes, COUNT, {9, 4, NULL, 1},
-             0
-    };
+    float *parameters = random_parameters(net), *images = random_images(net, DIFFERENCES_IMAGES, 1);
+    float *slopes = random_slopes(net, DIFFERENCES_IMAGES);
+    struct problem problem = {net, parameters, images, slopes, DIFFERENCES_IMAGES, check->pass, 0};
     struct outcome reference = train(&backend_reference, 1, &problem);
     struct net_tensor *tensor = calloc(4 * NET_LAYERS_MAX, sizeof *tensor);
     int tensors = net_tensors(net, tensor, 4 * NET_LAYERS_MAX), checked = 0;
-    double largest = 0;
-    for (size_t i = 0; i < net_parameter_count(net); i++)
-        largest = fmax(largest, fabs((double)reference.gradients[i]));
+    double largest = fabs((double)reference.gradients[largest_of(reference.gradients, net_parameter_count(net))]);
     backend_reference.open(1, 1, &context);
-    backend_reference.open_training(context, net, COUNT, &training);
+    backend_reference.open_training(context, net, DIFFERENCES_IMAGES, &training);
     for (int t = 0; t < tensors; t++) {
         size_t at = tensor[t].offset + tensor[t].count / 2;
-        double difference[2], taken = 0;
         if (strstr(tensor[t].name, "running_"))
             continue;
-        for (int way = 0; way < 2; way++) {
-            memcpy(moved, parameters, bytes);
-            moved[at] += way ? step : -step;
-            taken += way ? (double)moved[at] : -(double)moved[at]; /* not quite two steps, in float */
-            difference[way] = loss(training, net, moved, images, slopes, COUNT);
-        }
-        double slope = (difference[1] - difference[0]) / taken, want = (double)reference.gradients[at];
-        if (!(fabs(slope - want) <= allowed * fmax(fabs(want), 0.02 * largest)))
-            fail_msg("%s: slope %g, finite difference %g (largest %g)", tensor[t].name, want, slope, largest);
+        assert_slope(check, tensor[t].name, (double)reference.gradients[at],
+                     central_difference(check, training, &problem, &parameters[at]), 0.02 * largest);
         checked++;
+    }
+    largest = fabs((double)reference.image_gradients[largest_of(reference.image_gradients, pixels)]);
+    assert_true(largest > 0);
+    for (size_t i = 0; i < DIFFERENCES_PIXELS; i++) {
+        size_t first = pixels * i / DIFFERENCES_PIXELS, end = pixels * (i + 1) / DIFFERENCES_PIXELS;
+        size_t at = first + largest_of(reference.image_gradients + first, end - first);
+        assert_slope(check, "a pixel", (double)reference.image_gradients[at],
+                     central_difference(check, training, &problem, &images[at]), largest);
     }
     backend_reference.close_training(training);
     backend_reference.close(context);
     free(tensor);
     free_outcome(&reference);
     free(slopes);
-    free(moved);
     free(images);
     free(parameters);
     return checked;
 }
 
-/* A difference across a bend of ReLU or max pooling is no slope: there the step is so small that few are crossed, and rounding of the
- * outputs allows less. */
+/* With batch norm live and frozen, all branches and some dropped. */
 static void finite_differences(void **state)
 {
-    struct net net;
     (void)state;
-    small_net(&net, 1, 17, PADDING_SAME);
-    assert_true(check_finite_differences(&net, 1e-2f, 5e-3) > 40);
-    plain_net(&net, 1, 17, PADDING_SAME);
-    assert_int_equal(check_finite_differences(&net, 2e-5f, 2e-2), 8 + 7 + 2);
+    for (int live = 0; live < 2; live++)
+        for (int dropped = 0; dropped < 2; dropped++) {
+            struct difference_check check = {
+                .pass = {9, 4, NULL, live},
+                  .step = 1e-2f, .allowed = 5e-3
+            };
+            small_net(&check.net, 1, 17, PADDING_SAME);
+            for (int i = 0; i < check.net.layers && dropped; i++)
+                check.net.layer[i].drop = check.net.layer[i].kind == LAYER_ADD ? 0.5f : 0;
+            assert_true(check_finite_differences(&check) > 40);
+        }
+}
+
+/* A difference across a bend of ReLU or max pooling is no slope: there the step is so small that few are crossed, and rounding of the
+ * outputs allows less. */
+static void finite_differences_at_bends(void **state)
+{
+    (void)state;
+    for (int ceiling = 0; ceiling < 2; ceiling++) {
+        struct difference_check check = {
+            .pass = {9, 4, NULL, 1},
+              .step = 2e-5f, .allowed = 2e-2
+        };
+        plain_net(&check.net, 1, 17, PADDING_SAME);
+        for (int i = 0; i < check.net.layers && ceiling; i++)
+            check.net.layer[i].ceiling = check.net.layer[i].kind == LAYER_RELU ? 0.5f : 0;
+        assert_int_equal(check_finite_differences(&check), 8 + 7 + 2);
+    }
 }
 
 /* --- promises ----------------------------------------------------------------------------------------------------- */
@@ -636,6 +711,7 @@ int main(void)
         cmocka_unit_test(convolutions),
         cmocka_unit_test(other_layers),
         cmocka_unit_test(squeeze_and_excitation),
+        cmocka_unit_test(additions),
         cmocka_unit_test(one_value),
         cmocka_unit_test(layers_without_norm),
         cmocka_unit_test(plain_nets),
@@ -645,6 +721,7 @@ int main(void)
         cmocka_unit_test(stochastic_depth),
         cmocka_unit_test(depth_rates_of_b0),
         cmocka_unit_test(finite_differences),
+        cmocka_unit_test(finite_differences_at_bends),
         cmocka_unit_test(same_bits_again),
         cmocka_unit_test(same_bits_for_any_instruction_set),
         cmocka_unit_test(batches_of_any_size),
