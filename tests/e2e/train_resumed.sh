@@ -5,7 +5,7 @@
 source "$1/tests/support/daemon.sh" "$1" "$2"
 survey 150
 # A run must take several slices, and a sanitizer makes it some ten times slower.
-if grep -q '^TRIAGE_SANITIZE:BOOL=ON' "$build/CMakeCache.txt"; then epochs=3; else epochs=40; fi
+if grep -q '^TRIAGE_SANITIZE:BOOL=ON' "$build/CMakeCache.txt"; then epochs=8; else epochs=40; fi
 settings=$'[training]\ntrunk = off\nslice_s = 1\nbatch = 8\nlearning_rate = 0.003\nepochs_max = '"$epochs"$'\npatience = 0\n[queue]\nretire_votes = 1000\nduplicate_distance = 0'
 configure a "$settings"
 configure b "$settings"
