@@ -176,11 +176,11 @@ for _ in range(28): # fewer than may queue up to be accepted
     one.settimeout(5)
     one.connect(sys.argv[1])
     held.append(one)
-time.sleep(60)
+time.sleep(120)
 PYTHON
     pids+=($!)
     read_is_full() { ! timeout 2 "$build/triagectl" -s "$folder/a/run/read.sock" status >/dev/null 2>&1; }
-    wait_until 20 read_is_full
+    wait_until 60 read_is_full
     gives 0 ctl a resume
 fi
 stop a
