@@ -153,14 +153,6 @@ static const uint16_t *votes_of(const struct fit_request *request, uint64_t row)
     return (const uint16_t *)((const char *)request->votes + row * request->votes_stride_bytes);
 }
 
-static float bag_weight(const struct fit_request *request, uint64_t row, uint32_t head)
-{
-    if (!request->bagging)
-        return 1;
-    struct philox random = philox(request->seed, (uint32_t)row, (uint32_t)(row >> 32), head, PHILOX_BAG);
-    return (float)-log(((double)random.word[0] + 0.5) * 0x1p-32);
-}
-
 /* Adds one block's share of the batch gradient. Returns 0, or -1 when a galaxy's is not finite. */
 static int train_block(const struct fit_job *job, struct scratch *scratch, struct learner *learner, const uint64_t *row,
                        size_t rows, float weight)
@@ -178,7 +170,7 @@ static int train_block(const struct fit_job *job, struct scratch *scratch, struc
             learner->failed_row = row[r];
             return -1;
         }
-        float share = weight * bag_weight(job->request, row[r], (uint32_t)(learner - job->learner));
+        float share = weight * fit_bag_weight(job->request, row[r], (uint32_t)(learner - job->learner));
         for (size_t a = 0; a < answers; a++)
             scratch->slope[r * padded + a] = (float)scratch->gradient[a] * head_alpha_slope(alpha[a]) * share;
     }
@@ -321,29 +313,6 @@ static int fit(struct workers *workers, struct fit_job *job, struct fit_report *
     return result;
 }
 
-static int check(const struct fit_request *request, const struct head_set *heads)
-{
-    if (heads->answers != request->schema->answers)
-        return error_set(ERROR_STATE, "heads with %d answers cannot be fitted to schema %s with %d: start new heads",
-                         heads->answers, request->schema->name, request->schema->answers);
-    if (request->train_count == 0 || request->train_count > UINT32_MAX)
-        return error_set(ERROR_INPUT, "%zu galaxies to train on: between 1 and 2^32 - 1 with votes are needed",
-                         request->train_count);
-    if (request->batch < 1 || request->batch > HEAD_BATCH_MAX)
-        return error_set(ERROR_INPUT, "batch %d is outside 1 .. %d", request->batch, HEAD_BATCH_MAX);
-    if (request->epochs_max < 1 || request->patience < 1)
-        return error_set(ERROR_INPUT, "epochs (%d) and patience (%d) must be at least 1", request->epochs_max,
-                         request->patience);
-    if (!(request->learning_rate > 0) || !(request->bias_rate > 0) || !(request->weight_decay >= 0) ||
-        !isfinite(request->learning_rate) || !isfinite(request->bias_rate) || !isfinite(request->weight_decay))
-        return error_set(ERROR_INPUT,
-                         "learning rate %g and bias rate %g must be positive and weight decay %g not negative",
-                         (double)request->learning_rate, (double)request->bias_rate, (double)request->weight_decay);
-    if (!(heads->dropout >= 0 && heads->dropout < 1))
-        return error_set(ERROR_INPUT, "dropout %g is outside 0 <= p < 1", (double)heads->dropout);
-    return 0;
-}
-
 static void job_free(struct fit_job *job, int workers)
 {
     for (int head = 0; head < job->heads->count; head++) {
@@ -395,7 +364,7 @@ int cpu_head_fit(struct workers *workers, const struct fit_request *request, str
                  struct fit_report *ret_report)
 {
     *ret_report = (struct fit_report){.train_loss = NAN, .validation_loss = NAN, .bad_row = UINT64_MAX};
-    int result = check(request, heads);
+    int result = fit_request_check(request, heads);
     if (result)
         return result;
     struct fit_job job = {.request = request,

@@ -42,29 +42,6 @@ struct fit_job {
     float *packed;    /* host memory, [values] */
 };
 
-static int check(const struct fit_request *request, const struct head_set *heads)
-{
-    if (heads->answers != request->schema->answers)
-        return error_set(ERROR_STATE, "heads with %d answers cannot be fitted to schema %s with %d: start new heads",
-                         heads->answers, request->schema->name, request->schema->answers);
-    if (request->train_count == 0 || request->train_count > UINT32_MAX)
-        return error_set(ERROR_INPUT, "%zu galaxies to train on: between 1 and 2^32 - 1 with votes are needed",
-                         request->train_count);
-    if (request->batch < 1 || request->batch > HEAD_BATCH_MAX)
-        return error_set(ERROR_INPUT, "batch %d is outside 1 .. %d", request->batch, HEAD_BATCH_MAX);
-    if (request->epochs_max < 1 || request->patience < 1)
-        return error_set(ERROR_INPUT, "epochs (%d) and patience (%d) must be at least 1", request->epochs_max,
-                         request->patience);
-    if (!(request->learning_rate > 0) || !(request->bias_rate > 0) || !(request->weight_decay >= 0) ||
-        !isfinite(request->learning_rate) || !isfinite(request->bias_rate) || !isfinite(request->weight_decay))
-        return error_set(ERROR_INPUT,
-                         "learning rate %g and bias rate %g must be positive and weight decay %g not negative",
-                         (double)request->learning_rate, (double)request->bias_rate, (double)request->weight_decay);
-    if (!(heads->dropout >= 0 && heads->dropout < 1))
-        return error_set(ERROR_INPUT, "dropout %g is outside 0 <= p < 1", (double)heads->dropout);
-    return 0;
-}
-
 /* --- planning ----------------------------------------------------------------------------------------------------- */
 
 static void measure(struct fit_job *job)
@@ -240,14 +217,6 @@ static void close_job(struct fit_job *job)
 
 /* --- batches ------------------------------------------------------------------------------------------------------ */
 
-static float bag_weight(const struct fit_request *request, uint64_t row, uint32_t head)
-{
-    if (!request->bagging)
-        return 1;
-    struct philox random = philox(request->seed, (uint32_t)row, (uint32_t)(row >> 32), head, PHILOX_BAG);
-    return (float)-log(((double)random.word[0] + 0.5) * 0x1p-32);
-}
-
 /* The next slot, free to be filled. */
 static int next_slot(struct fit_job *job, struct fit_slot **ret_slot)
 {
@@ -396,7 +365,7 @@ static int train_epoch(struct fit_job *job)
         for (size_t head = 0; head < job->count; head++)
             for (size_t i = 0; i < job->batch; i++) {
                 uint64_t row = i < rows ? job->order[head * count + first + i] : NO_ROW;
-                float weight = i < rows ? 1.0f / (float)rows * bag_weight(job->request, row, (uint32_t)head) : 0;
+                float weight = i < rows ? 1.0f / (float)rows * fit_bag_weight(job->request, row, (uint32_t)head) : 0;
                 stage_row(job, slot, head * job->batch + i, row, step, weight);
             }
         RETURN_IF(upload_slot(job, slot, job->count * job->batch));
@@ -485,7 +454,7 @@ int gpu_head_fit(struct backend_context *context, const struct fit_request *requ
                  struct fit_report *ret_report)
 {
     *ret_report = (struct fit_report){.train_loss = NAN, .validation_loss = NAN, .bad_row = NO_ROW};
-    RETURN_IF(check(request, heads));
+    RETURN_IF(fit_request_check(request, heads));
     struct fit_job *job = (struct fit_job *)calloc(1, sizeof *job);
     if (!job)
         return error_set(ERROR_SYSTEM, "out of memory for fitting heads");

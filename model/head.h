@@ -173,6 +173,12 @@ struct fit_request {
     void *stop_context;
 };
 
+/* What every backend asks of a request before it fits: ERROR_STATE for heads of another schema, ERROR_INPUT for what makes no sense. */
+int fit_request_check(const struct fit_request *request, const struct head_set *heads);
+
+/* What one head multiplies the loss of a galaxy by: its draw from Exp(1), or 1 without bagging. */
+float fit_bag_weight(const struct fit_request *request, uint64_t row, uint32_t head);
+
 struct fit_report {
     int epochs, best_epoch; /* best_epoch 0: nothing was better than the start */
     float train_loss;       /* per galaxy and head, at the best epoch, without dropout */

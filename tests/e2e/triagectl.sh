@@ -168,19 +168,26 @@ if [ "$(id -u)" = 0 ]; then
     gives 1 setpriv --reuid=65534 --regid=65534 --clear-groups "$build/triagectl" --state "$folder/a" pause
     says "needs the admin socket, and the daemon's user or root"
     gives 0 setpriv --reuid=65534 --regid=65534 --clear-groups "$build/triagectl" -s "$folder/a/run/admin.sock" status
-    python3 - "$folder/a/run/read.sock" <<'PYTHON' & # readers who ask nothing leave places for an administrator
-import socket, sys, time
-held = []
-for _ in range(28): # fewer than may queue up to be accepted
+    python3 - "$folder/a/run/read.sock" "$folder/held" <<'PYTHON' & # readers who ask nothing, and come again, leave places for an administrator
+import select, socket, sys
+def reader():
     one = socket.socket(socket.AF_UNIX)
     one.settimeout(5)
     one.connect(sys.argv[1])
-    held.append(one)
-time.sleep(120)
+    return one
+held = [reader() for _ in range(24)] # all that are let in (READERS_MAX of control.c)
+open(sys.argv[2], "w").close()
+while True:
+    for gone in select.select(held, [], [])[0]:
+        held.remove(gone)
+        gone.close()
+        held.append(reader())
 PYTHON
     pids+=($!)
+    is_held() { [ -e "$folder/held" ]; }
     read_is_full() { ! timeout 2 "$build/triagectl" -s "$folder/a/run/read.sock" status >/dev/null 2>&1; }
-    wait_until 60 read_is_full
+    wait_until 20 is_held
+    wait_until 20 read_is_full
     gives 0 ctl a resume
 fi
 stop a
