@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -32,6 +33,9 @@
 #define RETRY_DOUBLES     6
 #define LOG_BYTES_MAX     (8 << 20)
 #define LOG_BYTES_KEPT    (1 << 20)
+#define LOG_END_BYTES     300
+#define LOG_CAUSE_BYTES   4096
+#define WAL_SEGMENT_BYTES (16 << 20)
 
 /* Settings of a server that shares a machine with the daemon. Commits stay durable. */
 static const char *const settings[] = {
@@ -151,14 +155,32 @@ static pid_t start_program(char *const arguments[], const char *folder, const ch
     _exit(127);
 }
 
+/* Why the last server ended: what it called fatal itself, not what it told clients that came too soon. NULL if it did not say. */
+static const char *find_cause(char *lines)
+{
+    const char *cause = NULL;
+    for (char *line; (line = strsep(&lines, "\n"));)
+        if (strstr(line, " LOG:  starting PostgreSQL"))
+            cause = NULL;
+        else if (strstr(line, " PANIC:  ") ||
+                 (strstr(line, " FATAL:  ") && !strstr(line, " FATAL:  the database system is ")))
+            cause = line;
+    return cause;
+}
+
 static int log_tail(const struct private_postgres *postgres, const char *what)
 {
-    char path[600], *bytes = NULL;
+    char path[600], end[LOG_END_BYTES + 1], *bytes = NULL;
     size_t length = 0;
+    struct statvfs disk;
     snprintf(path, sizeof path, "%s/log", postgres->folder);
     file_read(path, 64 << 20, &bytes, &length);
-    const char *tail = bytes ? bytes + (length > 300 ? length - 300 : 0) : "";
-    int result = error_set(ERROR_UNAVAILABLE, "%s; the end of %s says: %s", what, path, tail);
+    snprintf(end, sizeof end, "%s", bytes ? bytes + (length > LOG_END_BYTES ? length - LOG_END_BYTES : 0) : "");
+    const char *cause = bytes ? find_cause(bytes + (length > LOG_CAUSE_BYTES ? length - LOG_CAUSE_BYTES : 0)) : NULL;
+    bool full = statvfs(postgres->folder, &disk) == 0 && disk.f_bavail * disk.f_frsize < WAL_SEGMENT_BYTES;
+    int result = error_set(ERROR_UNAVAILABLE, "%s%s; %s%s says: %s", what,
+                           full ? ", and hardly any disk space is left for it" : "", cause ? "" : "the end of ", path,
+                           cause ? cause : end);
     free(bytes);
     return result;
 }

@@ -8,22 +8,46 @@
 
 #include <math.h>
 #include <poll.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 int setup_schema(const struct config *config, struct schema *ret_schema)
 {
     char path[FILE_PATH_BYTES];
     int result = config_schema_path(config, path, sizeof path);
-    return result ? result : schema_load(path, ret_schema);
+    if (!result)
+        result = schema_load(path, ret_schema);
+    return result == ERROR_INPUT || result == ERROR_NOT_FOUND ? ERROR_STATE : result; /* of the configuration */
+}
+
+/* What root makes in a service's folder the service's user could not use, and its private database would change hands. */
+static int check_owner(const char *state)
+{
+    struct stat info;
+    if (geteuid() != 0 || stat(state, &info) < 0 || info.st_uid == 0)
+        return 0;
+    const struct passwd *owner = getpwuid(info.st_uid);
+    if (!owner)
+        return error_set(ERROR_STATE,
+                         "%s belongs to user number %u, who has no name: give it to a user of this machine", state,
+                         (unsigned)info.st_uid);
+    return error_set(ERROR_STATE,
+                     "%s belongs to the user %s: do this as that user, not as root (runuser -u %s -- triaged ...)",
+                     state, owner->pw_name, owner->pw_name);
 }
 
 int setup_folders(const struct config *config)
 {
     static const char *const folders[] = {"", "/models", "/pool"};
     char path[FILE_PATH_BYTES];
+    int result = check_owner(config->state);
+    if (result)
+        return result;
     for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
-        int result = file_path(path, sizeof path, "%s%s", config->state, folders[i]);
+        result = file_path(path, sizeof path, "%s%s", config->state, folders[i]);
         if (!result)
             result = file_make_folder(path, 0755);
         if (result)

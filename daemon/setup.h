@@ -12,9 +12,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+/* ERROR_STATE when the tree is missing or makes no sense: a mistake of the configuration. */
 int setup_schema(const struct config *config, struct schema *ret_schema);
 
-/* Makes the state, models, pool and run folders. */
+/* Makes the state, models, pool and run folders. ERROR_STATE for root, when the state folder belongs to another user. */
 int setup_folders(const struct config *config);
 
 /* One daemon per state folder: holds STATE/lock until this process ends. ERROR_UNAVAILABLE when another one does. */

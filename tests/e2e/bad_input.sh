@@ -43,6 +43,11 @@ run run -n --config "$folder/triaged.conf" >"$folder/printed.conf"
 ! grep -q hunter2 "$folder/printed.conf" && grep -q '^url = .*host=db.example' "$folder/printed.conf" || failures=$((failures + 1))
 run run -n --config "$folder/printed.conf" >/dev/null || failures=$((failures + 1))
 configure ''
+sed 's/^schema = .*/schema = no_such_tree/' "$folder/triaged.conf" >"$folder/treeless.conf"
+expect 78 "no_such_tree" run run --config "$folder/treeless.conf" # a code with which systemd does not start it again
+printf '[schema]\nname = half\n' >"$folder/half.ini"
+sed "s|^schema = .*|schema = $folder/half.ini|" "$folder/triaged.conf" >"$folder/treeless.conf"
+expect 78 "half.ini" run run --config "$folder/treeless.conf"
 
 catalogue() { printf '%b' "$1" >"$folder/catalogue.csv"; }
 import() { "$build/triaged" import --config "$folder/triaged.conf" "$folder/catalogue.csv"; }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The private database: made whole or not at all, whatever ends its making; by the server version that made it ever after; its log
-# has a limit. And a start ends within 10 s of SIGTERM while a database makes it wait: one that is being made, one that holds the
+# has a limit, and a start that fails names the cause that stands there. And a start ends within 10 s of SIGTERM while a database makes it wait: one that is being made, one that holds the
 # lock of the migrations, one that accepts connections and says nothing.
 # shellcheck source=tests/support/daemon.sh
 source "$1/tests/support/daemon.sh" "$1" "$2"
@@ -50,6 +50,16 @@ start a
 ready a
 stop a
 
+mkdir "$folder/wal" && mv "$data"/pg_wal/0* "$folder/wal"
+code=0
+"$build/triaged" run --config "$folder/a.conf" 2>"$folder/said" || code=$?
+[ $code -eq 69 ] || fail "without its write-ahead log the private database ended with $code"
+grep -q "log says: .*could not locate a valid checkpoint record" "$folder/said" || fail "the cause is not named: $(cat "$folder/said")"
+mv "$folder"/wal/0* "$data/pg_wal"
+start a
+ready a
+stop a
+
 if [ "$(id -u)" = 0 ]; then # its log is in a folder of the database's user, who gains nothing by a link there
     mv "$folder/a/postgres/log" "$folder/log.saved"
     (umask 077 && touch "$folder/victim")
@@ -57,6 +67,15 @@ if [ "$(id -u)" = 0 ]; then # its log is in a folder of the database's user, who
     "$build/triaged" run --config "$folder/a.conf" 2>"$folder/said" && fail "a log that is a link was written to"
     [ "$(stat -c %u:%s "$folder/victim")" = 0:0 ] || fail "a link gave a file of root's away"
     grep -q "postgres/log" "$folder/said" || fail "unclear: $(cat "$folder/said")"
+
+    # nor does root take a service's database away from the service's user
+    chown postgres "$folder/a"
+    before=$(stat -c %U:%n "$folder/a"/* "$folder/a"/postgres/*)
+    code=0
+    "$build/triaged" import --config "$folder/a.conf" "$folder/survey/catalog.csv" 2>"$folder/said" || code=$?
+    [ $code -eq 78 ] || fail "root worked in the folder of another user: $code"
+    grep -q "belongs to the user postgres: .*runuser -u postgres -- triaged" "$folder/said" || fail "unclear: $(cat "$folder/said")"
+    [ "$(stat -c %U:%n "$folder/a"/* "$folder/a"/postgres/*)" = "$before" ] || fail "root took the folder over"
 fi
 
 server start
