@@ -43,8 +43,9 @@ static void on_applied(void *context, int code, const struct votes_applied_batch
     struct daemon *daemon = context;
     struct ingest *ingest = &daemon->ingest;
     ingest->in_flight = false;
-    if (code) { /* whether it was committed is unknown: read everything back before going on */
-        log_warning(EVENT_VOTES_FAILED, "votes were not applied: %s", error_message());
+    if (code) {                /* whether it was committed is unknown: read everything back before going on */
+        if (!daemon->stopping) /* the connection is closed then, whatever is on its way */
+            log_warning(EVENT_VOTES_FAILED, "votes were not applied: %s", error_message());
         if (code != ERROR_UNAVAILABLE && code != ERROR_CANCELLED)
             incident_begin(&daemon->incidents, INCIDENT_VOTES, "%s", error_message());
         ingest->next_ms = clock_ms() + daemon->config.poll_ms;

@@ -263,6 +263,16 @@ static void keep_postgres(struct daemon *daemon)
                     code > 0 ? "starting it again" : error_message());
 }
 
+/* systemd waits as long as we tell it that we are alive: counting many votes, or getting a GPU to work, may take longer than it would. */
+static void extend_start(const struct daemon *daemon)
+{
+    const char *waits = daemon->sync.step == SYNC_PREPARE ? "counting the votes"
+                        : daemon->sync.step != SYNC_DONE  ? "reading the database"
+                        : daemon->worker.ended[0]         ? "NOT SERVING: the worker does not start, the log says why"
+                                                          : "waiting for the worker";
+    notify_send("EXTEND_TIMEOUT_USEC=30000000\nSTATUS=%s", waits);
+}
+
 /* Votes and the feed come first, so that a cycle or a page of images never makes them wait. */
 static void step_all(struct daemon *daemon)
 {
@@ -282,12 +292,12 @@ static void step_all(struct daemon *daemon)
     int64_t now_ms = clock_ms();
     if (now_ms - daemon->heartbeat_ms >= HEARTBEAT_MS) {
         daemon->heartbeat_ms = now_ms;
-        if (daemon->ready)
+        if (daemon->ready) {
             feed_tick(daemon);
-        else
+        } else {
             daemon->feed_alive_ms = now_ms;
-        if (daemon->sync.step == SYNC_PREPARE && daemon->sync.in_flight) /* minutes, when there are many votes */
-            notify_send("EXTEND_TIMEOUT_USEC=30000000\nSTATUS=counting the votes");
+            extend_start(daemon);
+        }
     }
 }
 

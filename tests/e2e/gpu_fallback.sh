@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Without a GPU: said what is missing, no computing on the CPU unless configured, and then loud everywhere.
+# Without a GPU: said what is missing, no computing on the CPU unless configured, and then loud everywhere; systemd is asked to wait.
 # shellcheck source=tests/support/daemon.sh
 source "$1/tests/support/daemon.sh" "$1" "$2"
 code=0
@@ -14,9 +14,23 @@ survey 40
 configure none "[worker]
 backend = cuda"
 import none
-start none
+/usr/bin/python3 - "$folder/notify" >"$folder/told" <<'PYTHON' &
+import socket
+import sys
+
+listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+listener.bind(sys.argv[1])
+while True:
+    print(listener.recv(4096).decode().replace("\n", " "), flush=True)
+PYTHON
+pids+=($!)
+wait_until 10 test -S "$folder/notify"
+NOTIFY_SOCKET=$folder/notify start none
 wait_until 60 status_is none '.worker.restarts >= 2'
 status_is none '.ready == false and .worker.backend == "" and .galaxies.embedded == 0' || fail "a worker computes without a GPU"
+waits() { [ "$(grep -c '^EXTEND_TIMEOUT_USEC=30000000 STATUS=NOT SERVING: the worker' "$folder/told")" -ge 3 ]; }
+wait_until 30 waits # systemd does not end a start that waits for a driver, and shows what it waits for
+! grep -q READY "$folder/told" || fail "ready without a worker: $(cat "$folder/told")"
 grep -q 'cannot start: .*worker.backend = cpu' "$folder/none.log" || fail "the log does not say what to do"
 stop none
 
