@@ -3,13 +3,16 @@
  * EfficientNet-B0, heads are fitted on the votes of 48 of them, all are scored and ranked; and one step of training with its update.
  * Compared with the cpu backend; the same bits for every order that streams, blocks and threads allow; nothing is allocated after a job
  * is open and nothing is left when it is closed; a lost device is an error at every place, and opening again goes on.
- * Built twice: gpu_emulated (AddressSanitizer) and gpu_traced (every access of every kernel).
+ * Built with gpu_emulated (AddressSanitizer), with gpu_traced (every access of every kernel), and for a device, where compute-sanitizer
+ * watches it (device.sh).
  */
 #include "base/error.h"
 #include "base/half.h"
 #include "cpu/backend_cpu.h"
 #include "model/optimizer.h"
+#ifndef TEST_DEVICE
 #include "tests/gpu/standin/standin.h"
+#endif
 #include "tests/support/backend_under_test.h"
 #include "tests/support/small_nets.h"
 #include "tests/support/small_schema.h"
@@ -33,6 +36,18 @@
 #define PASSES    6
 #define HEADS     2
 #define SEED      20240229u
+
+#ifdef TEST_DEVICE /* what the stand-in keeps books of */
+static void standin_close_allocation(int closed)
+{
+    (void)closed;
+}
+
+static void standin_set_seed(uint64_t seed)
+{
+    (void)seed;
+}
+#endif
 
 static struct net net;
 static struct schema schema;
@@ -64,10 +79,12 @@ static int tear_down(void **state)
 /* Nothing is left of a backend that was closed, and no rule was broken. */
 static void assert_clean(void)
 {
+#ifndef TEST_DEVICE
     assert_int_equal(standin_findings(), 0);
     assert_int_equal(standin_device_bytes(), 0);
     assert_int_equal(standin_pinned_bytes(), 0);
     assert_int_equal(standin_handles(), 0);
+#endif
 }
 
 /* --- the cycle -------------------------------------------------------------------------------------------------------------- */
@@ -214,9 +231,13 @@ static void a_cycle_agrees_with_the_processor(void **state)
     struct cycle have, want;
     int have_order[GALAXIES], want_order[GALAXIES], stride = information_row_floats(&schema), moved = 0;
     (void)state;
+#ifndef TEST_DEVICE
     uint64_t before = standin_operations();
+#endif
     assert_int_equal(run_cycle(BACKEND_UNDER_TEST, NULL, &have), 0);
+#ifndef TEST_DEVICE
     assert_true(standin_operations() > before + 100); /* not on the processor behind our back */
+#endif
     assert_int_equal(run_cycle(&backend_cpu, have.half, &want), 0);
     assert_close(have.calibrated, want.calibrated, net_parameter_count(&net), 1e-4, "calibration");
     assert_close(have.embedding, want.embedding, GALAXIES * EMBEDDING, 1e-3, "embeddings");
@@ -264,6 +285,31 @@ static void the_same_bits_in_every_order(void **state)
 }
 
 #endif
+
+/* The kernels of the other type of maps: near float's embeddings (random weights: precision_test.c), and not the same. */
+static void a_plan_in_bfloat16(void **state)
+{
+    enum { COUNT = 5 };
+    struct backend_context *context = NULL;
+    struct plan *plan = NULL;
+    float *embedding[2] = {malloc(COUNT * EMBEDDING * sizeof(float)), malloc(COUNT * EMBEDDING * sizeof(float))};
+    (void)state;
+    assert_int_equal(BACKEND_UNDER_TEST->open(2, 1, &context), 0);
+    assert_int_equal(BACKEND_UNDER_TEST->calibrate(context, &net, images, GALAXIES / 4, parameters), 0);
+    for (int i = 0; i < 2; i++) {
+        enum precision precision = i ? PRECISION_BF16 : PRECISION_FP32;
+        assert_int_equal(BACKEND_UNDER_TEST->compile(context, &net, parameters, precision, &plan), 0);
+        assert_int_equal(BACKEND_UNDER_TEST->forward(plan, images, COUNT, embedding[i]), 0);
+        BACKEND_UNDER_TEST->free_plan(plan);
+    }
+    double error = relative_error(embedding[1], embedding[0], COUNT * EMBEDDING);
+    if (!(error > 1e-4 && error < 0.15))
+        fail_msg("bfloat16 is %g from float", error);
+    BACKEND_UNDER_TEST->close(context);
+    free(embedding[0]);
+    free(embedding[1]);
+    assert_clean();
+}
 
 /* --- training ------------------------------------------------------------------------------------------------------------------- */
 
@@ -334,7 +380,7 @@ static void a_step_of_training(void **state)
     assert_clean();
 }
 
-#ifndef TEST_TRACED
+#if !defined TEST_TRACED && !defined TEST_DEVICE
 /* --- what can go wrong ---------------------------------------------------------------------------------------------------------- */
 
 /* The device is lost after any number of operations: an error that says so, no crash, and a new start works. */
@@ -396,12 +442,15 @@ static void memory_decides(void **state)
 
 int main(void)
 {
-    /* The first two are what kernels do; the rest is the same kernels again. */
+    /* The first three are what kernels do; the rest is the same kernels again. */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_cycle_agrees_with_the_processor),
         cmocka_unit_test(a_step_of_training),
+        cmocka_unit_test(a_plan_in_bfloat16),
 #ifndef TEST_TRACED
         cmocka_unit_test(the_same_bits_in_every_order),
+#endif
+#if !defined TEST_TRACED && !defined TEST_DEVICE
         cmocka_unit_test(a_lost_device_is_an_error_everywhere),
         cmocka_unit_test(no_driver_is_an_error),
         cmocka_unit_test(memory_decides),

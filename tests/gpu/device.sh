@@ -10,31 +10,30 @@ devices() { find /dev -maxdepth 1 -name 'nvidia[0-9]*' 2>/dev/null | wc -l; }
 . tests/gpu/toolkit.sh
 tools/install_packages --test
 cmake --preset cuda -DTRIAGE_TESTS=ON >/dev/null
-cmake --build build/cuda
+cmake --build build/cuda --target device_tests
 build/cuda/triaged gpu || { echo "there is a GPU, and the program does not see it"; exit 1; }
 ctest --test-dir build/cuda -R '_device$' --no-tests=error --output-on-failure
 sanitizer=$(command -v compute-sanitizer || echo "$cuda/bin/compute-sanitizer")
 if [ -x "$sanitizer" ]; then
     said=$(mktemp)
     trap 'rm -f "$said"' EXIT
-    # Kernels of nets, of heads, of training. Of a tool that slows programs down a thousandfold as much as a limit lets it see.
-    sanitize() { # LIMIT_S TOOL TEST
+    # A tool that slows programs down a thousandfold sees as much as a limit lets it see.
+    limit_s=${TRIAGE_SANITIZER_LIMIT_S:-1800}
+    sanitize() { # TOOL TEST
         local code=0
-        echo "compute-sanitizer $2: $3"
-        timeout "$1" "$sanitizer" --tool "$2" --error-exitcode 1 "build/cuda/tests/gpu/$3_test_device" | tee "$said" || code=$?
+        echo "compute-sanitizer $1: $2, at most $limit_s s"
+        timeout "$limit_s" "$sanitizer" --tool "$1" --error-exitcode 1 "build/cuda/tests/gpu/$2_test_device" | tee "$said" || code=$?
         [ "$code" = 124 ] || return "$code"
         ! grep -E '^=+ +(Error|Invalid|Uninitialized|Barrier|Race|Potential)' "$said" || return 1
-        echo "compute-sanitizer $2: $3 cut after $1 s, no finding until then"
+        echo "compute-sanitizer $1: $2 cut after $limit_s s, no finding until then"
     }
-    for tool in memcheck initcheck; do
-        for name in backend_conformance head backend_training; do
-            sanitize 1800 "$tool" "$name"
-        done
+    for tool in memcheck initcheck racecheck synccheck; do # every kernel of a cycle and of a step of training
+        sanitize "$tool" cycle
     done
-    for name in backend_conformance head backend_training; do
-        sanitize 600 racecheck "$name"
+    for name in backend_conformance head backend_training; do # odd sizes and every tail
+        sanitize memcheck "$name"
+        sanitize initcheck "$name"
     done
-    sanitize 1800 synccheck backend_conformance
 else
     echo "skipped: compute-sanitizer is not installed (package cuda-sanitizer-13-0)"
 fi

@@ -7,6 +7,7 @@
  *   bench_compute export FOLDER                           trunk.safetensors; images and their embeddings as floats
  *   bench_compute embed NETWORK WEIGHTS SIDE FOLDER       embeddings of FOLDER/images (floats, 1 channel) as floats beside them
  *   bench_compute train THREADS BATCH SECONDS             images/s of whole steps, AdamW included; then peak MiB
+ *   bench_compute memory embed|train BATCH                MiB of a device that three batches took beside what was planned
  *   bench_compute augment w20|w21 SECONDS                 views/s on one thread, 300 px to 224, 1 channel
  *   bench_compute head-fit SCHEMA THREADS                 galaxies through one head, both ways, /s/thread
  *   bench_compute head-fit-10k SCHEMA THREADS HEADS       seconds: 10,000 labels to convergence; refuses to time a fit that learned nothing
@@ -252,11 +253,8 @@ static void train_step(struct training_run *run)
 }
 
 /* The loss is a fixed weighted sum of the embedding: its gradient costs nothing. */
-static int time_train(char **argument)
+static struct training_run open_run(struct backend_context *context, size_t count)
 {
-    struct backend_context *context = open_threads(argument[0]);
-    size_t count = (size_t)atoi(argument[1]);
-    double limit = atof(argument[2]), best = 0, begin;
     struct training_run run = {.trunk = make_trunk(context, count)};
     size_t parameters = net_parameter_count(&run.trunk.net), outputs = count * (size_t)run.trunk.net.outputs;
     run.slope = allocate(outputs, sizeof(float));
@@ -268,8 +266,17 @@ static int time_train(char **argument)
     must(backend->open_training(context, &run.trunk.net, count, &run.training));
     if (backend->train_hold)
         hold(&run);
+    return run;
+}
+
+static int time_train(char **argument)
+{
+    struct backend_context *context = open_threads(argument[0]);
+    size_t count = (size_t)atoi(argument[1]);
+    struct training_run run = open_run(context, count);
+    double limit = atof(argument[2]), best = 0;
     train_step(&run);
-    begin = seconds_now();
+    double begin = seconds_now();
     for (double last = begin, now; last - begin < limit; last = now) {
         train_step(&run);
         now = seconds_now();
@@ -278,6 +285,39 @@ static int time_train(char **argument)
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
     printf("%.6g\n%.6g\n", best, (double)usage.ru_maxrss / 1024);
+    return 0;
+}
+
+static double free_mib(const struct net *net)
+{
+    struct backend_report report;
+    if (!backend->report)
+        exit(77); /* it computes on the processor */
+    must(backend->report(net, PRECISION_BF16, &report));
+    return (double)report.device[0].free_bytes / 1048576;
+}
+
+/* What the device's runtime takes by itself behind an open plan or training: code of kernels, CUDA graphs. */
+static int measure_memory(char **argument)
+{
+    struct backend_context *context = open_threads("0");
+    size_t count = (size_t)atoi(argument[1]);
+    struct training_run run;
+    struct plan *plan = NULL;
+    if (strcmp(argument[0], "train") == 0) {
+        run = open_run(context, count);
+    } else {
+        run.trunk = make_trunk(context, count);
+        must(backend->compile(context, &run.trunk.net, run.trunk.parameters, PRECISION_BF16, &plan));
+    }
+    double opened = free_mib(&run.trunk.net);
+    for (int i = 0; i < 3; i++) { /* the graph is made in the second */
+        if (plan)
+            must(backend->forward(plan, run.trunk.images, count, run.trunk.outputs));
+        else
+            train_step(&run);
+    }
+    printf("%.6g\n", opened - free_mib(&run.trunk.net));
     return 0;
 }
 
@@ -695,6 +735,7 @@ static const struct verb {
     {"export",            1, export_trunk        },
     {"embed",             4, embed_images        },
     {"train",             3, time_train          },
+    {"memory",            2, measure_memory      },
     {"augment",           2, time_augment        },
     {"head-fit",          2, time_head_fit       },
     {"head-fit-10k",      3, time_head_fit_10k   },
