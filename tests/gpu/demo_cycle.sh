@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# A cycle of the service on the cuda backend: 64 simulated galaxies at 32 pixels, the daemon's worker with gpu/ on the stand-in, loaded as
+# Cycles of the service on the cuda backend: 64 simulated galaxies at 32 pixels, the daemon's worker with gpu/ on the stand-in, loaded as
 # on a GPU host; votes, fit, gate, ranking and feed. Then the device is lost in the middle of a cycle: the worker ends, the daemon starts
 # another, and the same daemon goes on with the cycle; then it is lost again and again. Last, a host without a device: an error, or the processor if that was configured, loudly.
+# With "device" as third argument all of it on the first real device (./check --gpu), where losing it is killing the worker.
 # shellcheck source=tests/support/daemon.sh
 source "$1/tests/support/daemon.sh" "$1" "$2"
-module=$2/tests/gpu/emulated/triage-cuda.so
+on=${3:-emulated} module=$2/tests/gpu/emulated/triage-cuda.so
+[ "$on" = emulated ] || module=$2/triage-cuda.so
 [ -e "$module" ] || { echo "skipped: nothing in gpu/"; exit 77; }
 mkdir "$folder/bin"
 cp "$build"/triaged "$build"/triagectl "$build"/triage-sim "$module" "$folder/bin" # the library is looked for beside the program
@@ -28,37 +30,53 @@ for job in 'images at a time' 'fitting .* heads' 'scoring .* galaxies'; do
     grep -q "device 0: .*$job.* takes .* MiB, of .* free" "$folder/a.log" || fail "what '$job' takes is not told"
 done
 done_by=$(ctl a --json status | jq .cycle.number)
-: >"$folder/a.log"
-stop a
 
-# The first worker loses its device in the middle of its work; the daemon, which was not restarted, gives the job to the next one.
-STANDIN_FAIL_AFTER=${LOSE_ONCE_AFTER:-150} STANDIN_FAIL_ONCE=$folder/lost start a
-wait_until 240 cycles $((done_by + 1))
-[ "$(grep -c 'device is lost' "$folder/a.log")" = 1 ] || fail "lost $(grep -c 'device is lost' "$folder/a.log") times, wanted once"
-status_is a '.worker.backend == "cuda" and .worker.fallback == ""' || fail "after a lost device: $(ctl a --json status | jq -c .worker)"
-grep -q 'the worker ended (.*); starting it again' "$folder/a.log" || fail "the worker did not end"
-done_by=$(ctl a --json status | jq .cycle.number)
-stop a
+lose_device() { # the worker with it
+    local worker
+    worker=$(ctl a --json status | jq .worker.pid)
+    kill -KILL "$worker"
+    another() { status_is a ".worker.pid != $worker and .worker.pid > 0 and .worker.backend == \"cuda\" and .worker.fallback == \"\""; }
+    wait_until 120 another
+    wait_until 180 cycles $((done_by + 1))
+    stop a
+}
 
-# Every worker loses its device after some operations; the daemon starts another each time, and goes on where it was once one keeps it.
-: >"$folder/a.log"
-lost() { [ "$(grep -c 'device is lost' "$folder/a.log")" -ge 2 ]; }
-STANDIN_FAIL_AFTER=${LOSE_AFTER:-60} start a
-wait_until 120 lost
-stop a
-start a
-wait_until 180 cycles $((done_by + 1))
-stop a
+# The first worker loses its device in the middle of its work; the daemon, which was not restarted, gives the job to the next one. Then
+# every worker loses its device after some operations; the daemon starts another each time, and goes on where it was once one keeps it.
+lose_emulated_devices() {
+    : >"$folder/a.log"
+    stop a
+    STANDIN_FAIL_AFTER=${LOSE_ONCE_AFTER:-150} STANDIN_FAIL_ONCE=$folder/lost start a
+    wait_until 240 cycles $((done_by + 1))
+    [ "$(grep -c 'device is lost' "$folder/a.log")" = 1 ] || fail "lost $(grep -c 'device is lost' "$folder/a.log") times, wanted once"
+    status_is a '.worker.backend == "cuda" and .worker.fallback == ""' || fail "after a lost device: $(ctl a --json status | jq -c .worker)"
+    grep -q 'the worker ended (.*); starting it again' "$folder/a.log" || fail "the worker did not end"
+    done_by=$(ctl a --json status | jq .cycle.number)
+    stop a
 
-# No driver: what `triaged gpu` says, and the two ways to go on.
-export STANDIN_DEVICES=0
+    : >"$folder/a.log"
+    lost() { [ "$(grep -c 'device is lost' "$folder/a.log")" -ge 2 ]; }
+    STANDIN_FAIL_AFTER=${LOSE_AFTER:-60} start a
+    wait_until 120 lost
+    stop a
+    start a
+    wait_until 180 cycles $((done_by + 1))
+    stop a
+}
+
+case $on in
+emulated) lose_emulated_devices; export STANDIN_DEVICES=0 ;;
+device) lose_device; export CUDA_VISIBLE_DEVICES= ;;
+esac
+
+# No device: what `triaged gpu` says, and the two ways to go on.
 code=0
 "$build/triaged" gpu --config "$folder/a.conf" 2>"$folder/no_driver" || code=$?
-[ "$code" = 69 ] && grep -qi 'driver' "$folder/no_driver" || fail "triaged gpu without a driver: $code, $(cat "$folder/no_driver")"
+[ "$code" = 69 ] && grep -q 'worker.backend = cpu' "$folder/no_driver" || fail "triaged gpu without a device: $code, $(cat "$folder/no_driver")"
 sed -i 's/^backend = cuda/backend = cuda\nfallback = cpu/' "$folder/a.conf"
 start a
 ready a 120
-status_is a '.worker.backend == "cpu" and (.worker.fallback | test("driver"))' || fail "the fallback is not in status: $(ctl a --json status | jq -c .worker)"
+status_is a '.worker.backend == "cpu" and (.worker.fallback | test("worker.backend = cpu"))' || fail "the fallback is not in status: $(ctl a --json status | jq -c .worker)"
 grep -q 'COMPUTING ON THE CPU' "$folder/a.log" || fail "the fallback is not loud"
 stop a
-echo "$done_by cycles on the emulated device, and more after devices that were lost"
+echo "$done_by cycles ($on), and more after devices that were lost"

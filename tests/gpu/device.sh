@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What only a CUDA device can tell (./check --gpu): the conformance suite and goldens on the device against the same references as the cpu
-# backend, memory and race checks by compute-sanitizer, then ./bench gpu. Ends with 77 and "skipped: no GPU" where there is none; where there
-# is one, falling back to the CPU fails.
+# backend, cycles of the service, memory and race checks by compute-sanitizer (TRIAGE_SANITIZER_LIMIT_S each), then ./bench gpu. Ends with 77
+# and "skipped: no GPU" where there is none; where there is one, falling back to the CPU fails.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 devices() { find /dev -maxdepth 1 -name 'nvidia[0-9]*' 2>/dev/null | wc -l; }
