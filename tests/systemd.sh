@@ -15,12 +15,14 @@ check() { # FILE NAME
 check triaged.service triaged.service
 check triaged@.service triaged@campaign.service
 # With the drop-in for a GPU, as systemd puts them together.
-cat "$root/systemd/triaged.service" <(grep -v '^ExecStartPre=' "$root/systemd/gpu.conf") | sed 's|^ExecStart=.*|ExecStart=/bin/true|' >"$folder/triaged-gpu.service"
+sed -n '/^\[Service\]/,$p' "$root/systemd/gpu.conf" | grep -v '^ExecStartPre=' | cat "$root/systemd/triaged.service" - | sed 's|^ExecStart=.*|ExecStart=/bin/true|' >"$folder/triaged-gpu.service"
 problems=$(systemd-analyze verify --man=no "$folder/triaged-gpu.service" 2>&1 | grep -F triaged-gpu.service || true)
 [ -z "$problems" ] || { echo "$problems"; exit 1; }
 systemd-analyze security --offline=true --threshold=20 "$folder/triaged-gpu.service" | tail -1
-# Device names are looked up when the unit starts: the modules that bring them are loaded before.
-grep -q '^DeviceAllow=char-nvidia-uvm ' "$root/systemd/gpu.conf"
+# Device names are looked up when the unit starts: the modules that bring them are loaded before. Who makes the files needs m.
+for name in nvidia nvidia-frontend nvidiactl nvidia-uvm; do
+    grep -qx "DeviceAllow=char-$name rwm" "$root/systemd/gpu.conf" || { echo "gpu.conf does not let the files of $name be made"; exit 1; }
+done
 for module in nvidia nvidia-uvm; do
     grep -qx "$module" "$root/systemd/gpu-modules.conf" || { echo "gpu-modules.conf does not load $module"; exit 1; }
 done

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Under the system calls and address families that the unit leaves it, as a user without rights: the private database, the worker and
-# what oneDNN makes, the feed on TCP, votes, a fit, a ranking, reading the configuration again, and the stop.
+# what oneDNN makes, the feed on TCP, votes, a fit, a ranking, reading the configuration again, and the stop. With "device" as third
+# argument the worker computes on the first CUDA device.
 # shellcheck source=tests/support/daemon.sh
 source "$1/tests/support/daemon.sh" "$1" "$2"
 command -v systemd-analyze >/dev/null || { echo "skipped: systemd-analyze is not installed"; exit 77; }
@@ -9,7 +10,9 @@ survey 60
 port=$((20000 + RANDOM % 20000))
 configure a "[feed]
 publish = tcp://127.0.0.1:$port
-snapshot = tcp://127.0.0.1:$((port + 1))"
+snapshot = tcp://127.0.0.1:$((port + 1))
+[worker]
+backend = ${backend:=$([ "${3:-cpu}" = device ] && echo cuda || echo cpu)}"
 user=()
 if [ "$(id -u)" = 0 ]; then
     user=(setpriv --reuid=postgres --regid=postgres --clear-groups)
@@ -38,6 +41,7 @@ wait_until 30 grep -q '\[reloaded\]' "$folder/a.log"
 kill -TERM "$platform" && wait "$platform"
 all_counted() { status_is a ".votes.applied == $(jq .votes_distinct_valid "$folder/a.json") and .worker.restarts <= 1"; }
 wait_until 60 all_counted # one restart: the reload's
+status_is a ".worker.backend == \"$backend\" and .worker.fallback == \"\"" || fail "the worker computes elsewhere: $(ctl a --json status | jq -c .worker)"
 stop a
 ! grep -E 'signal 31|ABORT' "$folder/a.log" || fail "a process was ended by the sandbox"
-echo "serves under what the unit allows: $(jq .votes_distinct_valid "$folder/a.json") votes"
+echo "serves under what the unit allows, on $backend: $(jq .votes_distinct_valid "$folder/a.json") votes"

@@ -5,7 +5,7 @@ cuda=${CUDA_HOME:-}
 [ -n "$cuda" ] || cuda=/usr/local/cuda
 [ -x "$cuda/bin/nvcc" ] || { echo "skipped: no CUDA toolkit (no nvcc in PATH, CUDA_HOME or /usr/local/cuda)"; exit 77; }
 for header in cuda_runtime.h cublasLt.h cudnn.h nccl.h; do
-    [ -e "$cuda/include/$header" ] || [ -e "/usr/include/$header" ] || { echo "skipped: $header of the CUDA libraries is not installed"; exit 77; }
+    [ -e "$cuda/include/$header" ] || [ -e "/usr/include/$header" ] || [ -e "/usr/include/x86_64-linux-gnu/$header" ] || { echo "skipped: $header of the CUDA libraries is not installed"; exit 77; }
 done
 lib=$cuda/lib64
 [ -e "$lib" ] || lib=$cuda/lib
