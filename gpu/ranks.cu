@@ -11,8 +11,9 @@ struct ranks {
     struct workers *workers; /* a thread per rank */
     int lost;                /* a device, or a communicator: nothing can be summed any more; atomic */
     /* of the task that runs; atomic */
-    unsigned sums[RANKS_MAX]; /* that a rank has put on its stream */
+    unsigned calls[RANKS_MAX]; /* of NCCL, for which all ranks are needed, that a rank has come to */
     int ended[RANKS_MAX];
+    int heard[RANKS_MAX]; /* NCCL's word that another rank failed; the rank's own */
 };
 
 /* What a task came to on each rank. */
@@ -45,21 +46,14 @@ static int is_lost(const struct ranks *ranks)
     return __atomic_load_n(&ranks->lost, __ATOMIC_ACQUIRE);
 }
 
-/* Whether a sum that `rank` waits for will never come: some rank has ended without it. */
+/* Whether a call for which `rank` waits will never end: some rank has ended without it. */
 static int left_alone(const struct ranks *ranks, int rank)
 {
     for (int r = 0; r < ranks->count; r++)
         if (__atomic_load_n(&ranks->ended[r], __ATOMIC_ACQUIRE) &&
-            __atomic_load_n(&ranks->sums[r], __ATOMIC_ACQUIRE) < ranks->sums[rank])
+            __atomic_load_n(&ranks->calls[r], __ATOMIC_ACQUIRE) < ranks->calls[rank])
             return 1;
     return is_lost(ranks);
-}
-
-static void abort_sums(struct ranks *ranks, int rank)
-{
-    if (ranks->comm[rank])
-        ncclCommAbort(ranks->comm[rank]);
-    ranks->comm[rank] = NULL;
 }
 
 static void settle_one(const struct backend_context *context)
@@ -81,26 +75,40 @@ static void run_rank(void *context, long rank, int)
     __atomic_store_n(&job->ranks->ended[rank], 1, __ATOMIC_RELEASE);
 }
 
+/* By all ranks, each on its own thread, as one may wait for another; what goes on behind the call is nobody's business any more. */
+static void abort_rank(void *argument, long rank, int)
+{
+    struct ranks *ranks = (struct ranks *)argument;
+    if (ranks->comm[rank])
+        ncclCommAbort(ranks->comm[rank]);
+    ranks->comm[rank] = NULL;
+}
+
 /* After an error: nothing of the task is in flight any more, also where a rank left a sum that others wait for. An error in which every
- * rank came to the same sums, or to none, leaves them as they were: the next task may run. */
+ * rank came to the same calls, or to none, leaves them as they were: the next task may run. */
 static void settle(struct ranks *ranks)
 {
     for (int r = 0; r < ranks->count; r++)
-        if (ranks->sums[r] != ranks->sums[0])
+        if (ranks->calls[r] != ranks->calls[0])
             ranks->lost = 1;
-    for (int r = 0; r < ranks->count && ranks->lost; r++)
-        abort_sums(ranks, r);
+    if (ranks->lost)
+        workers_run(ranks->workers, abort_rank, ranks, ranks->count);
     for (int r = ranks->count - 1; r >= 0; r--)
         settle_one(ranks->context[r]);
 }
 
-/* The cause, not what followed from it on the ranks that waited. */
+/* The cause, not what followed from it on the ranks that waited, nor what NCCL had them hear of it; -1 = none. */
 static int first_cause(const struct rank_job *job)
 {
-    int cause = -1;
-    for (int r = job->ranks->count - 1; r >= 0; r--)
-        if (job->result[r] && (cause < 0 || job->result[r] != ERROR_CANCELLED))
+    int cause = -1, most = 0;
+    for (int r = 0; r < job->ranks->count; r++) {
+        int followed = job->result[r] == ERROR_CANCELLED;
+        int blame = !job->result[r] ? 0 : followed ? 1 : job->ranks->heard[r] ? 2 : 3;
+        if (blame > most) {
+            most = blame;
             cause = r;
+        }
+    }
     return cause;
 }
 
@@ -123,8 +131,9 @@ int ranks_run(struct backend_context *context, rank_task *task, void *argument)
     job->ranks = ranks;
     job->task = task;
     job->argument = argument;
-    memset(ranks->sums, 0, sizeof ranks->sums);
+    memset(ranks->calls, 0, sizeof ranks->calls);
     memset(ranks->ended, 0, sizeof ranks->ended);
+    memset(ranks->heard, 0, sizeof ranks->heard);
     workers_run(ranks->workers, run_rank, job, ranks->count);
     int cause = first_cause(job), result = cause < 0 ? 0 : job->result[cause];
     if (result && result != ERROR_CANCELLED)
@@ -137,16 +146,51 @@ int ranks_run(struct backend_context *context, rank_task *task, void *argument)
     return result;
 }
 
-/* --- sums --------------------------------------------------------------------------------------------------------- */
+/* --- calls for which all ranks are needed --------------------------------------------------------------------------- */
+
+static void come_to_call(struct backend_context *context)
+{
+    __atomic_add_fetch(&context->ranks->calls[context->device], 1, __ATOMIC_RELEASE);
+}
+
+/* This rank waits no longer, and no other shall: for `status`, or because a call will never end. ranks_run() aborts what is left. */
+static int give_up(struct backend_context *context, ncclResult_t status, const char *call)
+{
+    int says = status != ncclSuccess && status != ncclInProgress;
+    context->ranks->heard[context->device] = status == ncclRemoteError;
+    __atomic_store_n(&context->ranks->lost, 1, __ATOMIC_RELEASE);
+    return says ? check_nccl(status, call, __FILE__, __LINE__) : error_set(ERROR_CANCELLED, "another device failed");
+}
+
+/*
+ * The end of a call that returned `status`. Communicators do not block, so that a rank can be waited for no longer than it lives: a call goes
+ * on behind its return, until when its stream and communicator may not be used (NCCL's guide, ncclCommGetAsyncError and "Fault Tolerance").
+ */
+static int end_call(struct backend_context *context, ncclResult_t status, const char *call)
+{
+    struct ranks *ranks = context->ranks;
+    ncclResult_t state = ncclInProgress;
+    while ((status == ncclSuccess || status == ncclInProgress) && state == ncclInProgress) {
+        status = ncclCommGetAsyncError(ranks->comm[context->device], &state);
+        if (status == ncclSuccess && state == ncclInProgress && left_alone(ranks, context->device))
+            return give_up(context, state, call);
+        if (state == ncclInProgress)
+            sched_yield();
+    }
+    if (status == ncclSuccess)
+        status = state;
+    return status == ncclSuccess ? 0 : give_up(context, status, call);
+}
 
 static int sum(struct backend_context *context, void *values, size_t count, ncclDataType_t type)
 {
-    struct ranks *ranks = context->ranks;
-    if (!ranks)
+    if (!context->ranks)
         return 0;
-    CHECK_NCCL(ncclAllReduce(values, values, count, type, ncclSum, ranks->comm[context->device], context->compute));
-    __atomic_add_fetch(&ranks->sums[context->device], 1, __ATOMIC_RELEASE);
-    return 0;
+    come_to_call(context);
+    return end_call(
+        context,
+        ncclAllReduce(values, values, count, type, ncclSum, context->ranks->comm[context->device], context->compute),
+        "ncclAllReduce()");
 }
 
 int ranks_sum_floats(struct backend_context *context, float *values, size_t count)
@@ -159,7 +203,7 @@ int ranks_sum_doubles(struct backend_context *context, double *values, size_t co
     return sum(context, values, count, ncclFloat64);
 }
 
-/* As NCCL's guide has it under "Fault Tolerance": ask stream and communicator in turn, and abort what would never end. */
+/* As NCCL's guide has it under "Asynchronous errors": ask stream and communicator in turn, and leave what would never end. */
 int ranks_wait(struct backend_context *context)
 {
     struct ranks *ranks = context->ranks;
@@ -174,12 +218,8 @@ int ranks_wait(struct backend_context *context)
             return check_cuda(status, "cudaStreamQuery()", __FILE__, __LINE__);
         cudaGetLastError(); /* that it is not ready is no error */
         CHECK_NCCL(ncclCommGetAsyncError(ranks->comm[context->device], &asynchronous));
-        if (left_alone(ranks, context->device) || asynchronous != ncclSuccess) {
-            abort_sums(ranks, context->device);
-            __atomic_store_n(&ranks->lost, 1, __ATOMIC_RELEASE);
-            CHECK_NCCL(asynchronous);
-            return error_set(ERROR_CANCELLED, "another device failed");
-        }
+        if (left_alone(ranks, context->device) || asynchronous != ncclSuccess)
+            return give_up(context, asynchronous, "a sum over all devices");
         sched_yield();
     }
 }
@@ -191,9 +231,13 @@ static int connect_rank(void *argument, int rank)
 {
     struct ranks *ranks = (struct ranks *)argument;
     struct backend_context *context = ranks->context[rank];
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     float one = 1;
+    config.blocking = 0;
     CHECK_CUDA(cudaSetDevice(context->device));
-    CHECK_NCCL(ncclCommInitRank(&ranks->comm[rank], ranks->count, ranks->id, rank));
+    come_to_call(context);
+    RETURN_IF(end_call(context, ncclCommInitRankConfig(&ranks->comm[rank], ranks->count, ranks->id, rank, &config),
+                       "ncclCommInitRankConfig()"));
     RETURN_IF(context_upload(context, context->gemm.workspace, &one, sizeof one));
     RETURN_IF(ranks_sum_floats(context, (float *)context->gemm.workspace, 1));
     RETURN_IF(ranks_wait(context));
@@ -203,6 +247,19 @@ static int connect_rank(void *argument, int rank)
                                                   "%d devices sum their ones to %g: check 'nvidia-smi topo -p2p r', or "
                                                   "set worker.devices = 1",
                                                   ranks->count, (double)one);
+}
+
+/* All together, as the guide has it under "Finalizing a communicator". */
+static int disconnect_rank(void *argument, int rank)
+{
+    struct ranks *ranks = (struct ranks *)argument;
+    struct backend_context *context = ranks->context[rank];
+    CHECK_CUDA(cudaSetDevice(context->device));
+    come_to_call(context);
+    RETURN_IF(end_call(context, ncclCommFinalize(ranks->comm[rank]), "ncclCommFinalize()"));
+    ncclCommDestroy(ranks->comm[rank]);
+    ranks->comm[rank] = NULL;
+    return 0;
 }
 
 static int check_devices(int devices)
@@ -227,6 +284,8 @@ static int open_ranks(struct ranks *ranks, int devices)
         RETURN_IF(context_open(1, ranks->count, &ranks->context[ranks->count]));
         ranks->context[ranks->count]->ranks = ranks;
     }
+    /* cudaSetDevice() may speak of the device it leaves, as if it were the next one's fault. */
+    CHECK_CUDA(cudaSetDevice(0));
     RETURN_IF(workers_open(devices, &ranks->workers));
     CHECK_NCCL(ncclGetUniqueId(&ranks->id));
     return ranks_run(ranks->context[0], connect_rank, ranks);
@@ -256,9 +315,8 @@ int ranks_open(int threads, int devices, struct backend_context **ret_context)
 void ranks_close(struct backend_context *context)
 {
     struct ranks *ranks = context ? context->ranks : NULL;
-    for (int r = 0; ranks && r < ranks->count; r++)
-        if (ranks->comm[r])
-            ncclCommDestroy(ranks->comm[r]);
+    if (ranks && ranks->comm[0]) /* all are connected, or none */
+        ranks_run(context, disconnect_rank, ranks);
     for (int r = 1; ranks && r < ranks->count; r++)
         context_close(ranks->context[r]);
     if (ranks)

@@ -10,7 +10,8 @@
 
 #define RANKS_MAX 8
 
-/* Opens devices 0 .. `devices` - 1 (CUDA_VISIBLE_DEVICES says which those are); more than one are connected and try a sum. */
+/* Opens devices 0 .. `devices` - 1 (CUDA_VISIBLE_DEVICES says which those are); more than one are connected and try a sum. A device that
+ * is lost meanwhile ends that at once, with its error. */
 int ranks_open(int threads, int devices, struct backend_context **ret_context);
 void ranks_close(struct backend_context *context); /* NULL is fine */
 
@@ -28,7 +29,8 @@ struct share ranks_share(size_t items, int rank, int ranks);
 typedef int rank_task(void *argument, int rank);
 int ranks_run(struct backend_context *context, rank_task *task, void *argument);
 
-/* Sums over all ranks, in place, on the compute stream; nothing to do for one device alone. Every rank must call. */
+/* Sums over all ranks, in place, on the compute stream; nothing to do for one device alone. Every rank must call; after an error nothing
+ * may be put on the stream, nor waited for: the task ends. */
 int ranks_sum_floats(struct backend_context *context, float *values, size_t count);
 int ranks_sum_doubles(struct backend_context *context, double *values, size_t count);
 

@@ -595,6 +595,35 @@ static void one_of_two_devices_is_lost(void **state)
     assert_true(standin_aborted_sums() > aborted);
 }
 
+/* A device that is lost while the ranks connect: none of the others waits for its rank, the error names it, and nothing is left. Then
+ * they connect again. */
+static void a_device_is_lost_while_ranks_connect(void **state)
+{
+    struct backend_context *context = NULL;
+    (void)state;
+    standin_set_devices(3);
+    for (int turn = 0; turn < 3 * MOMENTS * 3; turn++) { /* seeds, moments, devices */
+        int lost = turn % 3, moment = turn / 3 % MOMENTS;
+        char named[16];
+        snprintf(named, sizeof named, "device %d: ", lost);
+        standin_set_seed((uint64_t)(turn / 3 / MOMENTS));
+        standin_lose_at_connection(lost, (enum standin_moment)moment);
+        int result = cuda->open(1, 3, &context);
+        if (result != ERROR_UNAVAILABLE || !strstr(error_message(), named) ||
+            !strstr(error_message(), "device is lost"))
+            fail_msg("device %d lost at moment %d: result %d (%s)", lost, moment, result, error_message());
+        assert_null(context);
+        standin_restore_device();
+        assert_clean();
+        assert_int_equal(cuda->open(1, 3, &context), 0);
+        cuda->close(context);
+        context = NULL;
+        assert_clean();
+    }
+    standin_set_devices(1);
+    standin_set_seed(1);
+}
+
 /* An operation that is refused, on a device that goes on: an error, of which the next call knows nothing. Its outputs are its own, and the
  * memory of the call that failed is not touched again. */
 static void the_next_call_is_a_new_one(void **state)
@@ -763,6 +792,7 @@ int main(void)
         cmocka_unit_test(too_large_a_batch),
         cmocka_unit_test(a_lost_device_keeps_nobody_waiting),
         cmocka_unit_test(one_of_two_devices_is_lost),
+        cmocka_unit_test(a_device_is_lost_while_ranks_connect),
         cmocka_unit_test(the_next_call_is_a_new_one),
         cmocka_unit_test(a_refusal_keeps_nobody_waiting),
         cmocka_unit_test(products_are_open_or_not),

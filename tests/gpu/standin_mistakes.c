@@ -674,6 +674,72 @@ static void destroyed_communicator(void)
     ncclCommDestroy(comm);
 }
 
+/* --- of communicators that do not block; alone, so that nothing waits for others but what has to be asked for --------------- */
+
+static ncclComm_t connecting(int ranks)
+{
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    ncclComm_t comm;
+    config.blocking = 0;
+    set_up();
+    ncclGetUniqueId(&id);
+    ncclCommInitRankConfig(&comm, ranks, id, 0, &config);
+    return comm;
+}
+
+static ncclComm_t done(ncclComm_t comm)
+{
+    ncclResult_t state = ncclInProgress;
+    while (state == ncclInProgress)
+        ncclCommGetAsyncError(comm, &state);
+    return comm;
+}
+
+static ncclResult_t sum_alone(ncclComm_t comm)
+{
+    return ncclAllReduce(a, a, COUNT, ncclFloat32, ncclSum, comm, stream);
+}
+
+static void configured_by_hand(void)
+{
+    ncclConfig_t config = {.blocking = 0};
+    ncclComm_t comm;
+    ncclGetUniqueId(&id);
+    ncclCommInitRankConfig(&comm, 1, id, 0, &config);
+}
+
+static void sum_before_connected(void)
+{
+    sum_alone(connecting(2));
+}
+
+static void sum_before_the_last_was_posted(void)
+{
+    ncclComm_t comm = done(connecting(1));
+    sum_alone(comm);
+    sum_alone(comm);
+}
+
+static void kernel_before_a_sum_was_posted(void)
+{
+    sum_alone(done(connecting(1)));
+    launch(&kernel_scale, blocks_of(COUNT), a, b, stream);
+}
+
+static void destroyed_before_finalized(void)
+{
+    ncclComm_t comm = done(connecting(1));
+    ncclCommFinalize(comm);
+    ncclCommDestroy(comm);
+}
+
+static void sum_after_finalized(void)
+{
+    ncclComm_t comm = done(connecting(1));
+    ncclCommFinalize(comm);
+    sum_alone(done(comm));
+}
+
 #define MISTAKE(rule, make)                                                                                            \
     {                                                                                                                  \
         RULE_##rule, #make, make, 0                                                                                    \
@@ -752,6 +818,12 @@ const struct mistake mistakes[] = {
     MISTAKE(NCCL_RANK, rank_out_of_range),
     MISTAKE(NCCL_MISMATCH, counts_differ),
     MISTAKE(NCCL_MISSING, alone),
+    MISTAKE(NCCL_CONFIG, configured_by_hand),
+    MISTAKE(NCCL_PROGRESS, sum_before_connected),
+    MISTAKE(NCCL_PROGRESS, sum_before_the_last_was_posted),
+    MISTAKE(NCCL_PROGRESS, kernel_before_a_sum_was_posted),
+    MISTAKE(NCCL_PROGRESS, destroyed_before_finalized),
+    MISTAKE(NCCL_FINALIZED, sum_after_finalized),
     MISTAKE(NCCL_POINTER, buffer_in_host_memory),
     MISTAKE(NCCL_OVERLAP, buffers_overlap),
 };

@@ -574,6 +574,105 @@ static void ranks_sum(void **state)
     assert_int_equal(standin_handles(), 0);
 }
 
+/* --- communicators that do not block: two ranks on this thread ------------------------------------------------------------------- */
+
+static ncclResult_t ask(ncclComm_t comm)
+{
+    ncclResult_t state;
+    assert_int_equal(ncclCommGetAsyncError(comm, &state), ncclSuccess);
+    return state;
+}
+
+static void assert_goes_on(ncclComm_t comm)
+{
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(ask(comm), ncclInProgress);
+}
+
+static void assert_ends(const ncclComm_t *comm)
+{
+    for (int i = 0; i < 2; i++)
+        while (ask(comm[i]) == ncclInProgress)
+            ;
+    assert_int_equal(ask(comm[0]), ncclSuccess);
+    assert_int_equal(ask(comm[1]), ncclSuccess);
+}
+
+static ncclComm_t connect_to(int device)
+{
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    ncclComm_t comm = NULL;
+    config.blocking = 0;
+    check(cudaSetDevice(device));
+    ncclResult_t result = ncclCommInitRankConfig(&comm, 2, id, device, &config);
+    assert_true(result == ncclSuccess || result == ncclInProgress);
+    return comm;
+}
+
+/* Connecting, the first sum and finalizing go on until the other rank has called, too, and no longer. */
+static void calls_go_on_until_all_ranks_are_there(void **state)
+{
+    cudaStream_t stream[2];
+    ncclComm_t comm[2];
+    float *device[2];
+    (void)state;
+    for (size_t seed = 0; seed < sizeof seeds / sizeof *seeds; seed++) {
+        standin_set_devices(2);
+        standin_set_seed(seeds[seed]);
+        ncclGetUniqueId(&id);
+        for (int i = 0; i < 2; i++) {
+            comm[i] = connect_to(i);
+            check(cudaStreamCreateWithFlags(&stream[i], cudaStreamNonBlocking));
+            check(cudaMalloc((void **)&device[i], 4));
+            check(cudaMemsetAsync(device[i], 0, 4, stream[i]));
+            if (i == 0)
+                assert_goes_on(comm[0]);
+        }
+        assert_ends(comm);
+        for (int i = 1; i >= 0; i--) {
+            check(cudaSetDevice(i));
+            assert_int_equal(ncclAllReduce(device[i], device[i], 1, ncclFloat32, ncclSum, comm[i], stream[i]),
+                             ncclInProgress);
+            if (i == 1)
+                assert_goes_on(comm[1]);
+        }
+        assert_ends(comm);
+        for (int i = 0; i < 2; i++) {
+            ncclResult_t result = ncclCommFinalize(comm[i]);
+            assert_true(result == ncclSuccess || result == ncclInProgress);
+            if (i == 0)
+                assert_goes_on(comm[0]);
+        }
+        assert_ends(comm);
+        for (int i = 0; i < 2; i++) {
+            ncclCommDestroy(comm[i]);
+            check(cudaSetDevice(i));
+            check(cudaStreamSynchronize(stream[i]));
+            check(cudaStreamDestroy(stream[i]));
+            check(cudaFree(device[i]));
+        }
+        check(cudaSetDevice(0));
+        standin_set_devices(1);
+        standin_set_seed(1);
+        assert_int_equal(standin_findings(), 0);
+        assert_int_equal(standin_handles(), 0);
+    }
+}
+
+/* A rank that waits for one that never comes can leave. */
+static void connecting_can_be_aborted(void **state)
+{
+    (void)state;
+    standin_set_devices(2);
+    ncclGetUniqueId(&id);
+    ncclComm_t comm = connect_to(0);
+    assert_goes_on(comm);
+    ncclCommAbort(comm);
+    standin_set_devices(1);
+    assert_int_equal(standin_findings(), 0);
+    assert_int_equal(standin_handles(), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -589,6 +688,8 @@ int main(void)
         cmocka_unit_test(products),
         cmocka_unit_test(convolutions),
         cmocka_unit_test(ranks_sum),
+        cmocka_unit_test(calls_go_on_until_all_ranks_are_there),
+        cmocka_unit_test(connecting_can_be_aborted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -63,7 +63,7 @@ __attribute__((constructor)) static void begin(void)
     settings.seed = from_environment("STANDIN_SEED", 1);
     settings.patience_s = 60;
     settings.status = cudaErrorIllegalAddress;
-    settings.fail_device = -1;
+    settings.fail_device = settings.connect_device = -1;
     settings.fail_after = is_first() ? from_environment("STANDIN_FAIL_AFTER", 0) : 0;
     for (int i = 0; i < DEVICES_LIMIT; i++) {
         legacy[i].device = legacy[i].slot = i;
@@ -112,6 +112,12 @@ void standin_lose_device_after(uint64_t operations)
     standin_lose_one_device_after(-1, operations);
 }
 
+void standin_lose_at_connection(int device, enum standin_moment moment)
+{
+    settings.connect_device = device;
+    settings.connect_moment = moment;
+}
+
 void standin_refuse_after(int device, uint64_t operations)
 {
     settings.refuse_device = device;
@@ -131,6 +137,7 @@ void standin_lose_with(int status)
 void standin_restore_device(void)
 {
     settings.fail_after = 0;
+    settings.connect_device = -1;
     settings.status = cudaErrorIllegalAddress;
     memset(settings.lost, 0, sizeof settings.lost);
 }
@@ -524,6 +531,8 @@ cudaError_t complete_everything(void)
 cudaError_t enqueue(struct operation *operation, struct CUstream_st *stream)
 {
     cudaError_t error = usable() ? usable() : settings.lost[stream->device];
+    if (!error && stream->posting)
+        found(RULE_NCCL_PROGRESS, "%s in a stream that a sum is still to come to", operation->name);
     if (!error && stream->capture)
         return capture_add(stream, operation);
     for (struct CUstream_st *s = stream_list; !error && s && stream->slot < LEGACY_STREAMS; s = s->next)

@@ -45,8 +45,10 @@ struct settings {
     cudaError_t lost[DEVICES_LIMIT];
     uint64_t refuse_after, refuse_handle_after; /* operations of one device, handles; 0 = never */
     int refuse_device;
-    int closed;     /* to allocation */
-    int patience_s; /* for other ranks */
+    int connect_device; /* that is lost while ranks connect; -1 = none */
+    enum standin_moment connect_moment;
+    int closed;      /* to allocation */
+    int patience_s;  /* for other ranks */
 };
 extern struct settings settings;
 
@@ -137,6 +139,7 @@ struct CUstream_st {
     struct clocks clocks; /* of the last operation issued, with what later ones wait for */
     struct operation *head, *tail;
     struct CUgraph_st *capture; /* what is being captured from it */
+    int posting;                /* a sum over ranks is in progress that is still to come to it */
     struct CUstream_st *next;
 };
 

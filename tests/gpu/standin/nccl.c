@@ -1,6 +1,8 @@
 /*
  * NCCL: sums of float and double across ranks, which are threads of this process. A collective runs when every rank has called it and everything
- * before it in its stream is done; sums are in the order of ranks.
+ * before it in its stream is done; sums are in the order of ranks. Calls on a communicator that does not block go on behind their return until
+ * ncclCommGetAsyncError() has said otherwise, sometimes later than they could: connecting and finalizing until all ranks are there, the first
+ * sum too, as it connects them.
  */
 #include "tests/gpu/standin/nccl.h"
 #include "tests/gpu/standin/engine.h"
@@ -23,17 +25,24 @@ struct round {
 
 struct group {
     char id[NCCL_UNIQUE_ID_BYTES];
-    int ranks, joined, destroyed, broken; /* by a wrong call of one rank: nobody waits for it then */
+    int ranks, joined, finalized, destroyed, broken; /* by a wrong call of one rank: nobody waits for it then */
     uint8_t taken[RANKS_LIMIT], aborted[RANKS_LIMIT];
     int device[RANKS_LIMIT];
     struct round round[AHEAD_LIMIT];
     struct group *next;
 };
 
+/* What a call that does not block has left to do. */
+enum progress { NOTHING, CONNECTING, POSTING, FINALIZING };
+
 struct ncclComm {
     struct group *group;
-    int rank, device;
+    int rank, device, blocking, finalized;
     uint64_t calls;
+    enum progress progress;
+    unsigned asked_more; /* so often it is asked for once it could be done */
+    struct operation *post;
+    struct CUstream_st *stream; /* that `post` is to come to */
     struct ncclComm *next;
 };
 
@@ -53,6 +62,15 @@ static ncclResult_t leave_with(ncclResult_t result)
     return result;
 }
 
+/* standin_lose_at_connection() */
+static void lose_at(enum standin_moment moment, int device)
+{
+    if (device >= 0 && device == settings.connect_device && moment == settings.connect_moment) {
+        settings.lost[device] = settings.status;
+        settings.connect_device = -1;
+    }
+}
+
 ncclResult_t ncclGetVersion(int *version)
 {
     *version = 22809;
@@ -62,6 +80,7 @@ ncclResult_t ncclGetVersion(int *version)
 ncclResult_t ncclGetUniqueId(ncclUniqueId *uniqueId)
 {
     lock();
+    lose_at(MOMENT_IDENTITY, settings.connect_device);
     memset(uniqueId, 0, sizeof *uniqueId);
     snprintf(uniqueId->internal, sizeof uniqueId->internal, "stand-in %u", ++ids);
     return leave_with(ncclSuccess);
@@ -80,8 +99,17 @@ static struct group *group_of(const ncclUniqueId *id, int ranks)
     return g;
 }
 
-static ncclResult_t join_group(ncclComm_t *comm, int ranks, const ncclUniqueId *id, int rank)
+/* The call goes on behind its return, which may say so or not. */
+static ncclResult_t goes_on(struct ncclComm *comm, enum progress progress)
 {
+    comm->progress = progress;
+    comm->asked_more = choose(4);
+    return choose(2) ? ncclSuccess : ncclInProgress;
+}
+
+static ncclResult_t join_group(ncclComm_t *comm, int ranks, const ncclUniqueId *id, int rank, int blocking)
+{
+    lose_at(MOMENT_CALL, current_device());
     if (usable())
         return ncclUnhandledCudaError;
     if (ranks < 1 || ranks > RANKS_LIMIT || rank < 0 || rank >= ranks)
@@ -94,20 +122,31 @@ static ncclResult_t join_group(ncclComm_t *comm, int ranks, const ncclUniqueId *
     group->device[rank] = current_device();
     group->joined++;
     tell_others();
-    while (group->joined < group->ranks)
+    while (blocking && group->joined < group->ranks)
         if (wait_for_others())
             return BROKEN(ncclSystemError, NCCL_MISSING, "%d of %d ranks came", group->joined, group->ranks);
     *comm = calloc(1, sizeof **comm);
-    **comm = (struct ncclComm){group, rank, current_device(), 0, comm_list};
+    **comm = (struct ncclComm){
+        .group = group, .rank = rank, .device = current_device(), .blocking = blocking, .next = comm_list};
     comm_list = *comm;
     live_handles++;
-    return ncclSuccess;
+    lose_at(MOMENT_WAIT, current_device());
+    return blocking ? ncclSuccess : goes_on(*comm, CONNECTING);
 }
 
 ncclResult_t ncclCommInitRank(ncclComm_t *comm, int nranks, ncclUniqueId commId, int rank)
 {
     lock();
-    return leave_with(join_group(comm, nranks, &commId, rank));
+    return leave_with(join_group(comm, nranks, &commId, rank, 1));
+}
+
+ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int nranks, ncclUniqueId commId, int rank, ncclConfig_t *config)
+{
+    static const ncclConfig_t fresh = NCCL_CONFIG_INITIALIZER;
+    lock();
+    if (config && (config->size != fresh.size || config->magic != fresh.magic))
+        return leave_with(BROKEN(ncclInvalidArgument, NCCL_CONFIG, "size %zu, magic %x", config->size, config->magic));
+    return leave_with(join_group(comm, nranks, &commId, rank, !config || config->blocking != 0));
 }
 
 static struct ncclComm **comm_of(ncclComm_t comm)
@@ -119,16 +158,47 @@ static struct ncclComm **comm_of(ncclComm_t comm)
     return NULL;
 }
 
+/* The communicator, for a call that may only be made when nothing goes on. */
+static struct ncclComm *idle_comm_of(ncclComm_t handle, const char *call)
+{
+    struct ncclComm **at = comm_of(handle);
+    if (at && (*at)->progress != NOTHING) {
+        found(RULE_NCCL_PROGRESS, "%s", call);
+        return NULL;
+    }
+    return at ? *at : NULL;
+}
+
+static struct ncclComm *open_comm_of(ncclComm_t handle, const char *call)
+{
+    struct ncclComm *comm = idle_comm_of(handle, call);
+    if (comm && comm->finalized) {
+        found(RULE_NCCL_FINALIZED, "%s", call);
+        return NULL;
+    }
+    return comm;
+}
+
+static void forget_post(struct ncclComm *comm)
+{
+    if (comm->post) {
+        comm->stream->posting = 0;
+        operation_free(comm->post);
+    }
+}
+
 static ncclResult_t leave_group(ncclComm_t comm, int abort)
 {
     struct ncclComm **at = comm_of(comm);
     if (!at)
         return ncclInvalidArgument;
     struct ncclComm *gone = *at;
+    ncclResult_t result = gone->blocking || choose(2) ? ncclSuccess : ncclInProgress;
+    forget_post(gone);
     gone->group->aborted[gone->rank] = (uint8_t)abort;
     tell_others();
     *at = gone->next;
-    if (++gone->group->destroyed == gone->group->ranks) {
+    if (++gone->group->destroyed == gone->group->joined) {
         complete_everything();
         for (struct group **g = &group_list; *g; g = &(*g)->next)
             if (*g == gone->group) {
@@ -139,13 +209,36 @@ static ncclResult_t leave_group(ncclComm_t comm, int abort)
     }
     free(gone);
     live_handles--;
+    return result;
+}
+
+static ncclResult_t finalize(ncclComm_t handle)
+{
+    struct ncclComm *comm = open_comm_of(handle, "ncclCommFinalize()");
+    if (!comm)
+        return ncclInvalidArgument;
+    comm->finalized = 1;
+    comm->group->finalized++;
+    tell_others();
+    if (!comm->blocking)
+        return goes_on(comm, FINALIZING);
+    while (comm->group->finalized < comm->group->ranks)
+        if (wait_for_others())
+            return BROKEN(ncclSystemError, NCCL_MISSING, "%d of %d ranks finalize", comm->group->finalized,
+                          comm->group->ranks);
     return ncclSuccess;
+}
+
+ncclResult_t ncclCommFinalize(ncclComm_t comm)
+{
+    lock();
+    return leave_with(finalize(comm));
 }
 
 ncclResult_t ncclCommDestroy(ncclComm_t comm)
 {
     lock();
-    return leave_with(leave_group(comm, 0));
+    return leave_with(idle_comm_of(comm, "ncclCommDestroy()") ? leave_group(comm, 0) : ncclInvalidArgument);
 }
 
 /* What is pending of this rank ends without a sum; of the others it goes on waiting. */
@@ -160,17 +253,6 @@ unsigned standin_aborted_sums(void)
     return aborted_sums;
 }
 
-ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *asyncError)
-{
-    lock();
-    struct ncclComm **at = comm_of(comm);
-    if (at)
-        *asyncError = settings.lost[comm->device] ? ncclUnhandledCudaError
-                      : comm->group->broken       ? ncclRemoteError
-                                                  : ncclSuccess;
-    return leave_with(at ? ncclSuccess : ncclInvalidArgument);
-}
-
 /* --- the sum ------------------------------------------------------------------------------------------------------------------ */
 
 /* A rank whose device is lost or that aborted takes no part: the others wait until they abort too. */
@@ -180,6 +262,48 @@ static int nobody_is_missing(const struct group *group)
         if (group->aborted[r] || settings.lost[group->device[r]])
             return 0;
     return 1;
+}
+
+static int can_end(const struct ncclComm *comm)
+{
+    const struct group *group = comm->group;
+    switch (comm->progress) {
+    case CONNECTING:
+        return group->joined == group->ranks && nobody_is_missing(group);
+    case POSTING:
+        return comm->calls > 1 || (group->round[0].called == group->ranks && nobody_is_missing(group));
+    case FINALIZING:
+        return group->finalized == group->ranks;
+    case NOTHING:
+        break;
+    }
+    return 1;
+}
+
+/* Ends what goes on, where it can and it was asked often enough. */
+static ncclResult_t state_of(struct ncclComm *comm)
+{
+    if (settings.lost[comm->device])
+        return ncclUnhandledCudaError;
+    if (comm->group->broken || (!nobody_is_missing(comm->group) && choose(4) == 0)) /* it may find out, or not */
+        return ncclRemoteError;
+    if (!can_end(comm) || (comm->progress != NOTHING && comm->asked_more-- > 0))
+        return ncclInProgress;
+    struct operation *post = comm->post;
+    comm->progress = NOTHING;
+    comm->post = NULL;
+    if (post)
+        comm->stream->posting = 0;
+    return post && enqueue(post, comm->stream) ? ncclUnhandledCudaError : ncclSuccess;
+}
+
+ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *asyncError)
+{
+    lock();
+    struct ncclComm **at = comm_of(comm);
+    if (at)
+        *asyncError = state_of(*at);
+    return leave_with(at ? ncclSuccess : ncclInvalidArgument);
 }
 
 static int everybody_is_here(struct operation *operation)
@@ -241,11 +365,10 @@ static ncclResult_t all_reduce(ncclComm_t handle, const void *from, void *into, 
 {
     if (usable())
         return ncclUnhandledCudaError;
-    struct ncclComm **at = comm_of(handle);
-    struct CUstream_st *s = at ? stream_of(stream) : NULL;
-    if (!at || !s)
+    struct ncclComm *comm = open_comm_of(handle, "ncclAllReduce()");
+    struct CUstream_st *s = comm ? stream_of(stream) : NULL;
+    if (!s)
         return ncclInvalidArgument;
-    struct ncclComm *comm = *at;
     struct round *round = &comm->group->round[comm->calls++ % AHEAD_LIMIT];
     ncclResult_t result = check_sum(comm, from, into, count, type, op, s);
     if (!result && round->called > 0 && (round->count != count || round->type != type))
@@ -267,7 +390,13 @@ static ncclResult_t all_reduce(ncclComm_t handle, const void *from, void *into, 
     o->ready = everybody_is_here;
     touches(o, from, count * value_bytes_of(type), TOUCH_READ);
     touches(o, into, count * value_bytes_of(type), TOUCH_WRITE);
-    return enqueue(o, s) ? ncclUnhandledCudaError : ncclSuccess;
+    if (comm->blocking || (comm->calls > 1 && choose(2) == 0))
+        return enqueue(o, s) ? ncclUnhandledCudaError : ncclSuccess;
+    s->posting = 1;
+    comm->post = o;
+    comm->stream = s;
+    goes_on(comm, POSTING);
+    return ncclInProgress;
 }
 
 ncclResult_t ncclAllReduce(const void *sendbuff, void *recvbuff, size_t count, ncclDataType_t datatype, ncclRedOp_t op,

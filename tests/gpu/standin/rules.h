@@ -78,6 +78,9 @@
     RULE(NCCL_RANK, "rank out of range or taken, or ranks that disagree on their number", "NC ncclCommInitRank: rank between 0 and nranks-1, unique") \
     RULE(NCCL_MISMATCH, "ranks call different collectives, counts, types or operations", "NC 'Collective Operations': each rank calls with the same count and datatype, else undefined behaviour, hangs included") \
     RULE(NCCL_MISSING, "a rank never calls", "NC 'Collective Operations': must be called for each rank") \
+    RULE(NCCL_CONFIG, "a configuration that NCCL_CONFIG_INITIALIZER did not make", "NC 'Types', ncclConfig_t: must be initialised by NCCL_CONFIG_INITIALIZER") \
+    RULE(NCCL_PROGRESS, "a call on a communicator, or work in its stream, before the call before is done", "NC ncclCommGetAsyncError: query until ncclSuccess before calling another NCCL function or issuing kernels to the streams; NC ncclCommDestroy") \
+    RULE(NCCL_FINALIZED, "a call on a communicator that is finalized", "NC 'Finalizing a communicator': ncclCommFinalize flushes all operations; what is left is ncclCommDestroy") \
     RULE(NCCL_POINTER, "buffer is not wholly inside an allocation of the communicator's device", "NC 'Data Pointers': device memory local to the communicator's device") \
     RULE(NCCL_OVERLAP, "send and receive buffer overlap, but are not the same", "NC 'In-place Operations': in-place is sendbuff == recvbuff")
 /* clang-format on */

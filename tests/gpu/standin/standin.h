@@ -55,6 +55,11 @@ void standin_lose_one_device_after(int device, uint64_t operations);
 void standin_lose_with(int status);
 void standin_restore_device(void);
 
+/* A device is lost while the next ranks connect: when the identity of their connection is made, when its rank asks to be connected, or
+ * while it waits for that. */
+enum standin_moment { MOMENT_IDENTITY, MOMENT_CALL, MOMENT_WAIT, MOMENTS };
+void standin_lose_at_connection(int device, enum standin_moment moment);
+
 /* The n-th operation of a device from now is refused (cudaErrorLaunchOutOfResources), and nothing else; the n-th handle or descriptor that
  * a library is asked for is (out of memory). */
 void standin_refuse_after(int device, uint64_t operations);
