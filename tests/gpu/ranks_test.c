@@ -215,59 +215,122 @@ static void embeddings_do_not_depend_on_devices(void **state)
     free(many);
 }
 
-static void scores_do_not_depend_on_devices(void **state)
+/* --- scores --------------------------------------------------------------------------------------------------------- */
+
+#define GALAXIES_MAX 500
+#define INPUTS       12
+#define ANSWERS      5
+
+static uint16_t embedding[GALAXIES_MAX][INPUTS], due[GALAXIES_MAX];
+static struct schema schema;
+
+/* Information of `galaxies`, into an output of its own. */
+static struct score_request new_scoring(struct head_set *heads, size_t galaxies)
 {
-    enum { GALAXIES = 23, INPUTS = 12, ANSWERS = 5 };
-    static uint16_t embedding[GALAXIES][INPUTS], due[GALAXIES];
-    uint64_t rows[GALAXIES];
-    struct schema schema;
-    struct head_set heads;
-    float *one, *many;
-    (void)state;
     small_schema(&schema, 2, (int[]){3, 2}, (int[]){-1, 1});
-    size_t floats = (size_t)information_row_floats(&schema);
-    assert_int_equal(head_set_new(2, INPUTS, ANSWERS, &heads), 0);
-    heads.dropout = 0.2f;
+    assert_int_equal(head_set_new(2, INPUTS, ANSWERS, heads), 0);
+    heads->dropout = 0.2f;
     for (size_t i = 0; i < 2 * ANSWERS * INPUTS; i++)
-        heads.weight[i] = uniform(8, i) - 0.5f;
-    for (size_t g = 0; g < GALAXIES; g++) {
+        heads->weight[i] = uniform(8, i) - 0.5f;
+    for (size_t g = 0; g < galaxies; g++) {
         for (size_t i = 0; i < INPUTS; i++)
             embedding[g][i] = half_from_float(4 * uniform(7, g * INPUTS + i) - 2);
-        due[g] = (uint16_t)(1 + g);
-        rows[g] = GALAXIES - 1 - g;
+        due[g] = (uint16_t)(1 + g % 50);
     }
-    one = malloc(GALAXIES * floats * sizeof *one);
-    many = malloc(GALAXIES * floats * sizeof *many);
-    for (int with_rows = 0; with_rows < 2; with_rows++)
+    return (struct score_request){.heads = heads,
+                                  .schema = &schema,
+                                  .embedding = embedding[0],
+                                  .embedding_stride_bytes = sizeof embedding[0],
+                                  .count = galaxies,
+                                  .passes = 6,
+                                  .seed = SEED,
+                                  .kind = INFORMATION_VOTES,
+                                  .votes_due = due,
+                                  .reducer = REDUCE_INFORMATION};
+}
+
+static float *untouched(size_t floats)
+{
+    float *values = malloc(floats * sizeof *values);
+    memset(values, 0xff, floats * sizeof *values);
+    return values;
+}
+
+static void scores_do_not_depend_on_devices(void **state)
+{
+    enum { GALAXIES = 23 };
+    uint64_t rows[GALAXIES];
+    struct head_set heads;
+    (void)state;
+    struct score_request request = new_scoring(&heads, GALAXIES);
+    size_t floats = GALAXIES * (size_t)information_row_floats(&schema);
+    for (uint64_t g = 0; g < GALAXIES; g++)
+        rows[g] = GALAXIES - 1 - g;
+    for (int with_rows = 0; with_rows < 2; with_rows++) {
+        float *one = NULL;
         for (int devices = 1; devices <= 3; devices++) {
-            struct score_request request = {.heads = &heads,
-                                            .schema = &schema,
-                                            .embedding = embedding[0],
-                                            .embedding_stride_bytes = sizeof embedding[0],
-                                            .row = with_rows ? rows : NULL,
-                                            .count = GALAXIES,
-                                            .passes = 6,
-                                            .seed = SEED,
-                                            .kind = INFORMATION_VOTES,
-                                            .votes_due = due,
-                                            .reducer = REDUCE_INFORMATION,
-                                            .output = devices == 1 ? one : many};
             struct backend_context *context;
-            memset(request.output, 0xff, GALAXIES * floats * sizeof *one);
+            request.row = with_rows ? rows : NULL;
+            request.output = untouched(floats);
             standin_set_devices(devices);
             assert_int_equal(cuda->open(1, devices, &context), 0);
             assert_int_equal(cuda->head_score(context, &request, NULL, NULL), 0);
             cuda->close(context);
             standin_set_devices(1);
-            if (devices > 1)
-                assert_memory_equal(many, one, GALAXIES * floats * sizeof *one);
-            assert_true(one[0] > one[1] && one[1] > 0); /* total and expected entropy of a galaxy */
+            if (devices == 1) {
+                one = request.output;
+                continue;
+            }
+            assert_memory_equal(request.output, one, floats * sizeof *one);
+            free(request.output);
         }
+        assert_true(one[0] > one[1] && one[1] > 0); /* total and expected entropy of a galaxy */
+        free(one);
+    }
     head_set_free(&heads);
-    free(one);
-    free(many);
     assert_clean();
 }
+
+static int stop_at_the_fourth(void *asked)
+{
+    return ++*(int *)asked == 4;
+}
+
+/* Stopped by what the first rank hears, all ranks end: the other devices are held until it has ended, and then compute nothing any more. It
+ * is no loss: the next call is computed. */
+static void stopping_ends_every_rank(void **state)
+{
+    struct backend_context *context;
+    struct head_set heads;
+    int asked = 0;
+    (void)state;
+    struct score_request request = new_scoring(&heads, GALAXIES_MAX);
+    size_t row_floats = (size_t)information_row_floats(&schema), floats = GALAXIES_MAX * row_floats;
+    float *stopped = untouched(floats), *whole = untouched(floats), *nothing = untouched(floats);
+    standin_set_devices(3);
+    assert_int_equal(cuda->open(1, 3, &context), 0);
+    standin_hold_others(0);
+    request.output = stopped;
+    assert_int_equal(cuda->head_score(context, &request, stop_at_the_fourth, &asked), ERROR_CANCELLED);
+    assert_non_null(strstr(error_message(), "scoring was cancelled after "));
+    assert_int_equal(asked, 4);
+    request.output = whole;
+    assert_int_equal(cuda->head_score(context, &request, NULL, NULL), 0);
+    size_t first = (GALAXIES_MAX + 2) / 3 * row_floats; /* what the first rank has */
+    assert_memory_equal(stopped, whole, row_floats * sizeof *whole);
+    assert_memory_equal(stopped + first - row_floats, nothing, row_floats * sizeof *whole);
+    assert_memory_equal(stopped + first, nothing, (floats - first) * sizeof *whole);
+    assert_memory_not_equal(whole + floats - row_floats, nothing, row_floats * sizeof *whole);
+    cuda->close(context);
+    standin_set_devices(1);
+    head_set_free(&heads);
+    free(stopped);
+    free(whole);
+    free(nothing);
+    assert_clean();
+}
+
+/* --- stored images ---------------------------------------------------------------------------------------------------- */
 
 /* What the device looks at is what the host would: an image that is too large is looked at by the host. */
 static void views_are_those_of_the_host(void **state)
@@ -784,6 +847,7 @@ int main(void)
         cmocka_unit_test(ranks_find_the_same_bits_again),
         cmocka_unit_test(embeddings_do_not_depend_on_devices),
         cmocka_unit_test(scores_do_not_depend_on_devices),
+        cmocka_unit_test(stopping_ends_every_rank),
         cmocka_unit_test(views_are_those_of_the_host),
         cmocka_unit_test(large_images_are_looked_at_by_the_host),
         cmocka_unit_test(learning_on_the_device_is_learning_here),

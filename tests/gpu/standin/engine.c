@@ -63,7 +63,7 @@ __attribute__((constructor)) static void begin(void)
     settings.seed = from_environment("STANDIN_SEED", 1);
     settings.patience_s = 60;
     settings.status = cudaErrorIllegalAddress;
-    settings.fail_device = settings.connect_device = -1;
+    settings.fail_device = settings.connect_device = settings.only_device = -1;
     settings.fail_after = is_first() ? from_environment("STANDIN_FAIL_AFTER", 0) : 0;
     for (int i = 0; i < DEVICES_LIMIT; i++) {
         legacy[i].device = legacy[i].slot = i;
@@ -116,6 +116,11 @@ void standin_lose_at_connection(int device, enum standin_moment moment)
 {
     settings.connect_device = device;
     settings.connect_moment = moment;
+}
+
+void standin_hold_others(int device)
+{
+    settings.only_device = device;
 }
 
 void standin_refuse_after(int device, uint64_t operations)
@@ -486,6 +491,8 @@ static int run_one(const struct clocks *wanted)
         if (!o || (wanted && !aside && o->number > wanted->of[s->slot]) || !is_complete(&o->after))
             continue;
         if (!settings.lost[s->device] && o->ready && !o->ready(o))
+            continue;
+        if (settings.only_device >= 0 && s->device != settings.only_device)
             continue;
         ready[candidates++] = s;
     }

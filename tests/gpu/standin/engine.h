@@ -47,6 +47,7 @@ struct settings {
     int refuse_device;
     int connect_device; /* that is lost while ranks connect; -1 = none */
     enum standin_moment connect_moment;
+    int only_device; /* whose work runs; -1 = all */
     int closed;      /* to allocation */
     int patience_s;  /* for other ranks */
 };

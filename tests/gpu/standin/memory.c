@@ -279,6 +279,13 @@ static cudaError_t allocate_device(void **pointer, size_t bytes)
     return cudaSuccess;
 }
 
+static void complete_to_free(const struct allocation *a)
+{
+    if (a->device == settings.only_device) /* standin_hold_others() */
+        settings.only_device = -1;
+    complete_everything();
+}
+
 static cudaError_t free_device(void *pointer)
 {
     cudaError_t error = usable();
@@ -293,7 +300,7 @@ static cudaError_t free_device(void *pointer)
         return BROKEN(cudaErrorInvalidValue, FREE_UNKNOWN, "cudaFree(%p)", pointer);
     if (!settings.lost[a->device] && in_use(a->start, a->bytes))
         found(RULE_FREE_IN_USE, "cudaFree(%p) while work on it is not known to be done", pointer);
-    complete_everything();
+    complete_to_free(a);
     UNPOISON(a->mapped, a->mapped_bytes);
     mmap(a->mapped, a->mapped_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
     forget(a);
@@ -333,7 +340,7 @@ static cudaError_t free_pinned(void *pointer, int registered)
                           : BROKEN(cudaErrorInvalidValue, FREE_UNKNOWN, "cudaFreeHost(%p)", pointer);
     if (!settings.lost[a->device] && in_use(a->start, a->bytes))
         found(RULE_FREE_IN_USE, "cudaFreeHost(%p) while a copy of it is not known to be done", pointer);
-    complete_everything();
+    complete_to_free(a);
     if (!registered) {
         UNPOISON(a->mapped, a->mapped_bytes - PAGE);
         munmap(a->mapped, a->mapped_bytes);

@@ -65,6 +65,9 @@ void standin_lose_at_connection(int device, enum standin_moment moment);
 void standin_refuse_after(int device, uint64_t operations);
 void standin_refuse_handle_after(uint64_t handles);
 
+/* Work of other devices than this one waits until memory that was taken for this one is freed: what its rank does first is then known. */
+void standin_hold_others(int device);
+
 /* What is allocated now: device memory of all devices, pinned memory; streams, events, graphs and handles. */
 size_t standin_device_bytes(void);
 size_t standin_pinned_bytes(void);
