@@ -74,34 +74,47 @@ int backend_choose(const struct config *config, struct chosen_backend *ret_chose
 
 /* --- triaged gpu -------------------------------------------------------------------------------------------------- */
 
+static int is_usable(const struct backend_device *device)
+{
+    return !device->error[0] && device->plan_images > 0;
+}
+
 static json_t *report_json(const struct backend_report *report)
 {
     json_t *devices = json_array();
     for (int i = 0; i < report->devices; i++) {
         const struct backend_device *device = &report->device[i];
-        json_array_append_new(devices, json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:b}", "name", device->name, "capability",
-                                                 device->capability, "memory_bytes", (json_int_t)device->memory_bytes,
-                                                 "free_bytes", (json_int_t)device->free_bytes, "plan_bytes",
-                                                 (json_int_t)device->plan_bytes, "plan_images",
-                                                 (json_int_t)device->plan_images, "usable", device->plan_images > 0));
+        json_array_append_new(devices,
+                              json_pack("{s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:b}", "name", device->name, "capability",
+                                        device->capability, "error", device->error, "memory_bytes",
+                                        (json_int_t)device->memory_bytes, "free_bytes", (json_int_t)device->free_bytes,
+                                        "plan_bytes", (json_int_t)device->plan_bytes, "plan_images",
+                                        (json_int_t)device->plan_images, "usable", is_usable(device)));
     }
     return json_pack("{s:o,s:s}", "devices", devices, "versions", report->versions);
+}
+
+static void print_device(const struct config *config, int number, const struct backend_device *device)
+{
+    printf("device %d  %s, compute capability %s", number, *device->name ? device->name : "(not known)",
+           *device->capability ? device->capability : "(not known)");
+    if (device->error[0]) {
+        printf("\n          cannot be used: %s\n", device->error);
+        return;
+    }
+    printf(", %zu of %zu MiB free\n", device->free_bytes >> 20, device->memory_bytes >> 20);
+    if (device->plan_images)
+        printf("          %s at %lld pixels, %s: %zu images at a time in %zu MiB\n", config->trunk_network,
+               (long long)config->trunk_side, config->trunk_precision, device->plan_images, device->plan_bytes >> 20);
+    else
+        printf("          too little free memory for one image of %s\n", config->trunk_network);
 }
 
 static void print_report(const struct config *config, const struct backend_report *report)
 {
     printf("%s\n", report->versions);
-    for (int i = 0; i < report->devices; i++) {
-        const struct backend_device *device = &report->device[i];
-        printf("device %d  %s, compute capability %s, %zu of %zu MiB free\n", i, device->name, device->capability,
-               device->free_bytes >> 20, device->memory_bytes >> 20);
-        if (device->plan_images)
-            printf("          %s at %lld pixels, %s: %zu images at a time in %zu MiB\n", config->trunk_network,
-                   (long long)config->trunk_side, config->trunk_precision, device->plan_images,
-                   device->plan_bytes >> 20);
-        else
-            printf("          too little free memory for one image of %s\n", config->trunk_network);
-    }
+    for (int i = 0; i < report->devices; i++)
+        print_device(config, i, &report->device[i]);
     printf("the worker takes the first %lld (worker.devices); CUDA_VISIBLE_DEVICES in the unit says which those are\n",
            (long long)config->devices);
 }
@@ -115,7 +128,7 @@ int run_gpu(const struct config *config, int json)
     if (!result)
         result = backend_load_cuda(&backend);
     if (!result)
-        result = backend->report(&net, config_precision(config), &report);
+        result = backend->report(&net, config_precision(config), BACKEND_DEVICES_MAX, &report);
     if (json) {
         json_t *answer = result ? json_pack("{s:s}", "error", error_message()) : report_json(&report);
         json_dumpf(answer, stdout, JSON_INDENT(2));
@@ -125,5 +138,8 @@ int run_gpu(const struct config *config, int json)
         fprintf(stderr, "triaged: %s\n", error_message());
     else
         print_report(config, &report);
-    return exit_code(result);
+    int usable = 0;
+    for (int i = 0; i < report.devices; i++)
+        usable += is_usable(&report.device[i]);
+    return result ? exit_code(result) : usable ? EXIT_DONE : EXIT_UNAVAILABLE;
 }

@@ -151,23 +151,28 @@ static int choose_precision(const struct worker *worker, const char **ret_name)
     return precision < 0 ? precision : 0;
 }
 
-/* The device, and the memory the trunk will take of it, before any is used. */
-static int tell_device(struct worker *worker, struct backend_device *ret_device)
+/* The worker's devices, and the memory the trunk will take of each, before any is used. */
+static int tell_devices(struct worker *worker, struct backend_device *ret_first)
 {
     static struct backend_report report;
     struct net net;
-    *ret_device = (struct backend_device){0};
+    *ret_first = (struct backend_device){0};
     int result = setup_net(&worker->config, &net);
     if (result || !worker->backend->report)
         return result;
-    result = worker->backend->report(&net, config_precision(&worker->config), &report);
+    result = worker->backend->report(&net, config_precision(&worker->config), (int)worker->config.devices, &report);
     if (!result && report.devices)
-        *ret_device = report.device[0];
-    if (!result && report.devices)
-        log_info(EVENT_DEVICE, "%s: device 0 is %s, %zu of %zu MiB free; %s takes %zu MiB for %zu images at a time",
-                 report.versions, report.device[0].name, report.device[0].free_bytes >> 20,
-                 report.device[0].memory_bytes >> 20, net.name, report.device[0].plan_bytes >> 20,
-                 report.device[0].plan_images);
+        *ret_first = report.device[0];
+    for (int i = 0; !result && i < report.devices; i++) {
+        const struct backend_device *device = &report.device[i];
+        if (device->error[0])
+            log_warning(EVENT_DEVICE, "%s: device %d: %s", report.versions, i, device->error);
+        else
+            log_info(EVENT_DEVICE,
+                     "%s: device %d is %s, %zu of %zu MiB free; %s takes %zu MiB for %zu images at a time",
+                     report.versions, i, device->name, device->free_bytes >> 20, device->memory_bytes >> 20, net.name,
+                     device->plan_bytes >> 20, device->plan_images);
+    }
     return result;
 }
 
@@ -195,7 +200,7 @@ static int open_worker(struct worker *worker, const char *endpoint)
     if (!result)
         result = choose_precision(worker, &precision);
     if (!result)
-        result = tell_device(worker, &device);
+        result = tell_devices(worker, &device);
     if (!result)
         result = channel_connect(endpoint, &worker->channel);
     FAULT(WORKER_OPENED);
@@ -248,10 +253,12 @@ int run_worker(const struct config *config, const char *endpoint)
     else
         serve(&worker, parent);
     channel_close(worker.channel);
+    if (worker.lost) /* closing may wait for a dead device for ever (NCCL does); the kernel takes back what is held */
+        _exit(EXIT_UNAVAILABLE);
     worker_close_depth(&worker);
     worker.backend->free_plan(worker.plan);
     worker.backend->close(worker.context);
     pool_close(&worker.pool);
     arena_free(&worker.batch);
-    return worker.lost ? EXIT_UNAVAILABLE : exit_code(result);
+    return exit_code(result);
 }

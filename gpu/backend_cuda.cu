@@ -32,24 +32,34 @@ static void describe_versions(char *text, size_t size)
              driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10, cublasLtGetVersion(), cudnnGetVersion(), nccl);
 }
 
-static int report(const struct net *net, enum precision precision, struct backend_report *ret_report)
+/* Its name without touching it, then its memory, which opens a context on it. */
+static int look_at(int number, const struct net *net, enum precision precision, struct backend_device *device)
+{
+    struct cudaDeviceProp properties;
+    size_t usable;
+    CHECK_CUDA(cudaGetDeviceProperties(&properties, number));
+    snprintf(device->name, sizeof device->name, "%.90s", properties.name);
+    snprintf(device->capability, sizeof device->capability, "%d.%d", properties.major, properties.minor);
+    RETURN_IF(context_check_device(number));
+    CHECK_CUDA(cudaSetDevice(number));
+    CHECK_CUDA(cudaMemGetInfo(&device->free_bytes, &device->memory_bytes));
+    RETURN_IF(context_free_bytes(&usable));
+    return gpu_measure(net, precision, usable, &device->plan_images, &device->plan_bytes);
+}
+
+static int report(const struct net *net, enum precision precision, int limit, struct backend_report *ret_report)
 {
     memset(ret_report, 0, sizeof *ret_report);
     describe_versions(ret_report->versions, sizeof ret_report->versions);
     CHECK_CUDA(cudaGetDeviceCount(&ret_report->devices));
-    if (ret_report->devices > BACKEND_DEVICES_MAX)
-        ret_report->devices = BACKEND_DEVICES_MAX;
+    limit = limit < BACKEND_DEVICES_MAX ? limit : BACKEND_DEVICES_MAX;
+    ret_report->devices = ret_report->devices < limit ? ret_report->devices : limit;
     for (int i = 0; i < ret_report->devices; i++) {
         struct backend_device *device = &ret_report->device[i];
-        struct cudaDeviceProp properties;
-        size_t usable;
-        CHECK_CUDA(cudaSetDevice(i));
-        CHECK_CUDA(cudaGetDeviceProperties(&properties, i));
-        CHECK_CUDA(cudaMemGetInfo(&device->free_bytes, &device->memory_bytes));
-        RETURN_IF(context_free_bytes(&usable));
-        snprintf(device->name, sizeof device->name, "%.90s", properties.name);
-        snprintf(device->capability, sizeof device->capability, "%d.%d", properties.major, properties.minor);
-        RETURN_IF(gpu_measure(net, precision, usable, &device->plan_images, &device->plan_bytes));
+        if (!look_at(i, net, precision, device))
+            continue;
+        snprintf(device->error, sizeof device->error, "%s", error_message());
+        cudaGetLastError(); /* it is no business of the next device */
     }
     return 0;
 }

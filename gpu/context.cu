@@ -1,6 +1,20 @@
 /* See context.h. */
 #include "gpu/context.h"
 
+int context_check_device(int device)
+{
+    int major = 0, minor = 0;
+    CHECK_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+    CHECK_CUDA(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
+    if (10 * major + minor >= CAPABILITY)
+        return 0;
+    return error_set(
+        ERROR_UNAVAILABLE,
+        "device %d is not supported: its compute capability is %d.%d, and %d.%d or newer is needed: choose "
+        "another with CUDA_VISIBLE_DEVICES, or set worker.backend = cpu",
+        device, major, minor, CAPABILITY / 10, CAPABILITY % 10);
+}
+
 static int open_device(struct backend_context *context)
 {
     size_t free_bytes = 0;
@@ -18,6 +32,7 @@ static int open_device(struct backend_context *context)
 
 int context_open(int threads, int device, struct backend_context **ret_context)
 {
+    RETURN_IF(context_check_device(device));
     struct backend_context *context = (struct backend_context *)calloc(1, sizeof *context);
     if (!context)
         return error_set(ERROR_SYSTEM, "out of memory for the cuda backend");

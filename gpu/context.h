@@ -14,6 +14,7 @@ extern "C" {
 #include "base/workers.h"
 }
 
+#define CAPABILITY    75 /* compute capability, times ten, of the oldest device that there is code for (CMakeLists.txt) */
 #define ALIGNMENT     ((size_t)256) /* of every buffer, in bytes */
 #define MEMORY_SHARE  0.9           /* of the free device memory that a job may take */
 #define STAGING_BYTES ((size_t)4 << 20)
@@ -34,6 +35,9 @@ struct backend_context {
     struct gemm_library gemm;
     struct convolution_library convolution;
 };
+
+/* Whether there is code for the device: else ERROR_UNAVAILABLE. Does not open it. */
+int context_check_device(int device);
 
 /* One device, and `threads` workers. */
 int context_open(int threads, int device, struct backend_context **ret_context);

@@ -83,6 +83,7 @@ struct train_range {
 /* A device of a backend, and what a net takes of it. */
 struct backend_device {
     char name[96], capability[16];
+    char error[512]; /* why it cannot be used, with what to do next; "" = it can, and only then what follows is known */
     size_t memory_bytes, free_bytes;
     size_t plan_images,
         plan_bytes; /* of the net: images at a time that fit, and the memory for them; 0 = not even one */
@@ -92,15 +93,20 @@ struct backend_device {
 
 struct backend_report {
     char versions[256]; /* of driver and libraries */
-    int devices;
+    int devices;        /* listed: as many as there are, `limit` at most */
     struct backend_device device[BACKEND_DEVICES_MAX];
 };
 
 struct backend {
     const char *name;
 
-    /* (NULL in cpu) The devices there are, and how much of each the net would take. Needs no open context. */
-    int (*report)(const struct net *net, enum precision precision, struct backend_report *ret_report);
+    /*
+     * (NULL in cpu) The first `limit` devices (BACKEND_DEVICES_MAX = all), and how much of each the net would take. Needs no open
+     * context, and leaves devices from `limit` on alone: looking at one takes some hundred MB of it until the process ends. A
+     * device that cannot be used is listed with its error, and those behind it all the same. An error only where no device can be
+     * asked for, or for the net.
+     */
+    int (*report)(const struct net *net, enum precision precision, int limit, struct backend_report *ret_report);
 
     /*
      * Starts `threads` workers on the host (0 = one per core this process may use) and takes `devices` devices, ranks that share

@@ -11,7 +11,7 @@ on=${3:-emulated} module=$2/tests/gpu/emulated/triage-cuda.so
 mkdir "$folder/bin"
 cp "$build"/triaged "$build"/triagectl "$build"/triage-sim "$module" "$folder/bin" # the library is looked for beside the program
 build=$folder/bin
-export STANDIN_SEED=3
+export STANDIN_SEED=3 STANDIN_DEVICES=2 STANDIN_BARRED=1 STANDIN_LOST_HANGS=1
 survey 64
 configure a '[worker]
 backend = cuda'
@@ -26,6 +26,7 @@ wait_until 180 cycles 2
 queued() { [ "$(ctl a --json queue | jq '.entries | length')" -gt 0 ]; }
 wait_until 60 queued
 ! grep -q 'stand-in: ' "$folder/a.log" || fail "rules were broken: $(grep -A2 -m1 'stand-in: ' "$folder/a.log")"
+! grep -q 'device 1[ :]' "$folder/a.log" || fail "worker.devices = 1 looks at the second: $(grep -m1 'device 1[ :]' "$folder/a.log")"
 for job in 'images at a time' 'fitting .* heads' 'scoring .* galaxies'; do
     grep -q "device 0: .*$job.* takes .* MiB, of .* free" "$folder/a.log" || fail "what '$job' takes is not told"
 done
@@ -41,8 +42,8 @@ lose_device() { # the worker with it
     stop a
 }
 
-# The first worker loses its device in the middle of its work; the daemon, which was not restarted, gives the job to the next one. Then
-# every worker loses its device after some operations; the daemon starts another each time, and goes on where it was once one keeps it.
+# The first worker loses its device in the middle of its work, and closing what is on it would never end; the daemon, which was not
+# restarted, gives the job to the next one. Then every worker loses its device after some operations; the daemon starts another each time, and goes on where it was once one keeps it.
 lose_emulated_devices() {
     : >"$folder/a.log"
     stop a
@@ -64,8 +65,27 @@ lose_emulated_devices() {
     stop a
 }
 
+# Several devices, one of which is another's: what `triaged gpu` says of each. Devices without code for them are not usable.
+gpu() { # CODE ARGUMENTS...
+    local code=0
+    "$build/triaged" gpu --config "$folder/a.conf" "${@:2}" >"$folder/gpu" 2>&1 || code=$?
+    [ "$code" = "$1" ] || fail "triaged gpu ended with $code, wanted $1: $(cat "$folder/gpu")"
+}
+look_at_emulated_devices() {
+    export STANDIN_DEVICES=3
+    gpu 0 --json
+    jq -e '[.devices[].usable] == [true, false, true] and .devices[0].error == "" and (.devices[1].error | test("exclusive"))' "$folder/gpu" >/dev/null ||
+        fail "of three devices, the second taken: $(cat "$folder/gpu")"
+    gpu 0
+    grep -A1 '^device 1 ' "$folder/gpu" | grep -q 'cannot be used: .*exclusive' || fail "a taken device: $(cat "$folder/gpu")"
+    [ "$(grep -c 'images at a time' "$folder/gpu")" = 2 ] || fail "the devices beside it: $(cat "$folder/gpu")"
+    export STANDIN_DEVICES=1 STANDIN_CAPABILITY=70
+    gpu 69
+    grep -q 'cannot be used: .* not supported: its compute capability is 7.0' "$folder/gpu" || fail "an old device: $(cat "$folder/gpu")"
+}
+
 case $on in
-emulated) lose_emulated_devices; export STANDIN_DEVICES=0 ;;
+emulated) lose_emulated_devices; look_at_emulated_devices; export STANDIN_DEVICES=0 ;;
 device) lose_device; export CUDA_VISIBLE_DEVICES= ;;
 esac
 

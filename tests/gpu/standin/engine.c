@@ -23,7 +23,7 @@ static struct CUevent_st *event_list;
 static uint32_t slot_issued[STREAMS_LIMIT], slot_done[STREAMS_LIMIT];
 static struct clocks known; /* to the host */
 static uint64_t executed, draws;
-static unsigned waiting;
+static unsigned waiting, opened;
 static _Thread_local int device_now;
 static _Thread_local cudaError_t last_error;
 
@@ -59,12 +59,16 @@ __attribute__((constructor)) static void begin(void)
     settings.devices = (int)from_environment("STANDIN_DEVICES", 1);
     if (settings.devices > DEVICES_LIMIT)
         settings.devices = DEVICES_LIMIT;
+    settings.capability = (int)from_environment("STANDIN_CAPABILITY", 80);
+    settings.barred = (int)from_environment("STANDIN_BARRED", UINT64_MAX);
+    settings.bar = cudaErrorDevicesUnavailable;
     settings.memory_bytes = from_environment("STANDIN_MEMORY_MB", 4096) << 20;
     settings.seed = from_environment("STANDIN_SEED", 1);
     settings.patience_s = 60;
     settings.status = cudaErrorIllegalAddress;
     settings.fail_device = settings.connect_device = settings.only_device = -1;
     settings.fail_after = is_first() ? from_environment("STANDIN_FAIL_AFTER", 0) : 0;
+    settings.lost_hangs = (int)from_environment("STANDIN_LOST_HANGS", 0);
     for (int i = 0; i < DEVICES_LIMIT; i++) {
         legacy[i].device = legacy[i].slot = i;
         legacy[i].blocking = 1;
@@ -76,6 +80,24 @@ __attribute__((constructor)) static void begin(void)
 void standin_set_devices(int devices)
 {
     settings.devices = devices;
+}
+
+void standin_set_capability(int times_ten)
+{
+    settings.capability = times_ten;
+}
+
+void standin_bar_device(int device, int status)
+{
+    settings.barred = device;
+    settings.bar = (cudaError_t)status;
+}
+
+unsigned standin_opened(void)
+{
+    unsigned devices = opened;
+    opened = 0;
+    return devices;
 }
 
 void standin_set_memory(size_t bytes)
@@ -206,6 +228,7 @@ int set_current_device(int device)
     if (device < 0 || device >= settings.devices)
         return -1;
     device_now = device;
+    opened |= 1u << device;
     return 0;
 }
 

@@ -37,12 +37,16 @@ int wait_for_others(void); /* under the lock; non-zero when nothing happened for
 
 struct settings {
     int devices;
+    int capability; /* times ten */
+    int barred;     /* a device that cannot be opened, with `bar`; -1 = none */
+    cudaError_t bar;
     size_t memory_bytes;
     uint64_t seed;
     uint64_t fail_after; /* operations; 0 = never */
     int fail_device;     /* -1 = whichever has that operation */
     cudaError_t status;  /* of the next loss */
     cudaError_t lost[DEVICES_LIMIT];
+    int lost_hangs;                             /* who closes what is on a lost device */
     uint64_t refuse_after, refuse_handle_after; /* operations of one device, handles; 0 = never */
     int refuse_device;
     int connect_device; /* that is lost while ranks connect; -1 = none */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* --- devices ------------------------------------------------------------------------------------------------------ */
 
@@ -71,7 +72,9 @@ cudaError_t cudaSetDevice(int device)
 {
     lock();
     cudaError_t error = usable();
-    if (!error && set_current_device(device))
+    if (!error && device >= 0 && device == settings.barred) /* the current one stays what it was */
+        error = settings.bar;
+    else if (!error && set_current_device(device))
         error = BROKEN(cudaErrorInvalidDevice, DEVICE_NUMBER, "cudaSetDevice(%d) of %d", device, settings.devices);
     return leave(error);
 }
@@ -98,8 +101,8 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int device)
             .maxThreadsPerBlock = 1024,
             .maxThreadsDim = {1024,       1024,  64   },
             .maxGridSize = {2147483647, 65535, 65535},
-            .major = 8,
-            .minor = 0,
+            .major = settings.capability / 10,
+            .minor = settings.capability % 10,
             .multiProcessorCount = 4,
             .pciBusID = device + 1,
             .asyncEngineCount = 2,
@@ -387,8 +390,16 @@ static cudaError_t destroy_stream(cudaStream_t stream)
     return error;
 }
 
+/* As closing what is on a dead device may, NCCL's communicators above all. */
+static void hang_if_lost(void)
+{
+    while (settings.lost[current_device()] && settings.lost_hangs)
+        pause();
+}
+
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
+    hang_if_lost();
     lock();
     return leave(destroy_stream(stream));
 }

@@ -12,9 +12,10 @@
  * A broken rule returns the documented status where there is one, is printed, and is counted. A process that ends with findings nobody
  * forgave ends with status 86.
  *
- * Environment: STANDIN_DEVICES (default 1, at most 8; 0 = no driver), STANDIN_MEMORY_MB per device (default 4096), STANDIN_SEED (default 1),
+ * Environment: STANDIN_DEVICES (default 1, at most 8; 0 = no driver), STANDIN_CAPABILITY (times ten, default 80), STANDIN_BARRED (a device in
+ * exclusive mode, which is taken), STANDIN_MEMORY_MB per device (default 4096), STANDIN_SEED (default 1),
  * STANDIN_FAIL_AFTER (the n-th operation and everything after it on its device fails: lost), STANDIN_FAIL_ONCE (a file: only in the process that
- * makes it).
+ * makes it), STANDIN_LOST_HANGS (1: destroying a stream of a lost device never returns).
  */
 #ifndef TRIAGE_TESTS_STANDIN_H
 #define TRIAGE_TESTS_STANDIN_H
@@ -41,6 +42,13 @@ const char *standin_rule_document(enum standin_rule rule);
 void standin_set_devices(int devices);
 void standin_set_memory(size_t bytes);
 void standin_set_seed(uint64_t seed);
+void standin_set_capability(int times_ten);
+
+/* cudaSetDevice() of this device returns `status`, as where opening a context fails; -1 = of none. */
+void standin_bar_device(int device, int status);
+
+/* Devices on which a context was opened since the last call: bit i = device i. */
+unsigned standin_opened(void);
 
 /* How long a rank waits for the others (60 s). */
 void standin_set_patience(int seconds);
