@@ -27,9 +27,21 @@ static const struct {
     {cudaErrorInitializationError,    ERROR_UNAVAILABLE,
      "the driver does not start: 'nvidia-smi' and 'dmesg' say why; after an update of the driver, reboot"            },
     {cudaErrorNoDevice,               ERROR_UNAVAILABLE,
-     "there is no NVIDIA device: check 'nvidia-smi' and CUDA_VISIBLE_DEVICES, or set worker.backend = cpu"           },
+     "there is no NVIDIA device, or this user may not open it (root's nvidia-smi works all the same): 'ls -l "
+     "/dev/nvidia*' (SupplementaryGroups=video and DeviceAllow in the unit), CUDA_VISIBLE_DEVICES, or set "
+     "worker.backend = cpu"                                                                                          },
     {cudaErrorInsufficientDriver,     ERROR_UNAVAILABLE,
      "no NVIDIA driver, or one too old for CUDA 13: install driver 580 or newer, or set worker.backend = cpu"        },
+    {cudaErrorStubLibrary,            ERROR_UNAVAILABLE,
+     "the libcuda.so.1 that was found is the toolkit's stub, not the driver's: take the folder 'stubs' out of "
+     "LD_LIBRARY_PATH and /etc/ld.so.conf.d ('ldconfig -p | grep libcuda.so' shows it), or set worker.backend = cpu" },
+    {cudaErrorOperatingSystem,        ERROR_UNAVAILABLE,
+     "the operating system refused a call of the driver: 'ls -l /dev/nvidia*' (DeviceAllow in the unit), and 'dmesg'"},
+    {cudaErrorNotPermitted,           ERROR_UNAVAILABLE,
+     "this process may not do that with the device: 'ls -l /dev/nvidia*' (DeviceAllow in the unit), and where MPS "
+     "runs, who started it"                                                                                          },
+    {cudaErrorUnsupportedPtxVersion,  ERROR_UNAVAILABLE,
+     "the driver is older than the compiler of this build: install driver 580 or newer"                              },
     {cudaErrorInvalidDevice,          ERROR_UNAVAILABLE,
      "no such device: 'triaged gpu' lists them; correct CUDA_VISIBLE_DEVICES"                                        },
     {cudaErrorSystemNotReady,         ERROR_UNAVAILABLE,
@@ -57,7 +69,9 @@ static const struct {
     {cudaErrorECCUncorrectable,       ERROR_UNAVAILABLE,
      LOST "its memory is damaged: 'nvidia-smi -q -d ECC'; reset or replace it"                                       },
     {cudaErrorNvlinkUncorrectable,    ERROR_UNAVAILABLE, LOST "NVLink failed: 'nvidia-smi nvlink -e' shows where"    },
-    {cudaErrorUnknown,                ERROR_UNAVAILABLE, LOST "'dmesg | grep Xid' may say why"                       },
+    {cudaErrorUnknown,                ERROR_UNAVAILABLE,
+     "/dev/nvidia-uvm is missing or forbidden ('ls -l /dev/nvidia*'; 'nvidia-modprobe -u -c 0' as root makes it, "
+     "DeviceAllow in the unit), or " LOST "'dmesg | grep Xid' may say why"                                           },
 };
 
 static int advice_of(cudaError_t status)
@@ -81,8 +95,9 @@ int check_cuda(cudaError_t status, const char *call, const char *file, int line)
 enum library_failure {
     MISFIT,
     FULL,
-    FAILED
-}; /* what a library's status says: nothing of the device, no memory, the device */
+    FAILED,
+    REFUSED
+}; /* what a library's status says: nothing of the device, no memory, the device, the operating system */
 
 /*
  * Of the libraries. Each library has a runtime of its own, so that
@@ -102,6 +117,12 @@ static int check_library(int status, enum library_failure failure, const char *t
                          status, advices[0].advice);
     if (failure == FAILED)
         return error_set(ERROR_UNAVAILABLE, "%s:%d: %.*s: %s (%d): " LOST "'dmesg | grep Xid' may say why",
+                         base_name(file), line, name_length(call), call, text, status);
+    if (failure == REFUSED)
+        return error_set(ERROR_UNAVAILABLE,
+                         "%s:%d: %.*s: %s (%d): the devices' ranks could not reach each other by sockets, netlink or "
+                         "/dev/shm: NCCL_SOCKET_IFNAME (lo) and RestrictAddressFamilies (AF_INET AF_NETLINK) in the "
+                         "unit, room in /dev/shm; NCCL_DEBUG=WARN says which; or set worker.devices = 1",
                          base_name(file), line, name_length(call), call, text, status);
     return error_set(
         ERROR_STATE,
@@ -136,7 +157,6 @@ int check_dnn(cudnnStatus_t status, const char *call, const char *file, int line
 int check_nccl(ncclResult_t status, const char *call, const char *file, int line)
 {
     int failed = status == ncclUnhandledCudaError || status == ncclInternalError || status == ncclRemoteError;
-    return status == ncclSuccess
-               ? 0
-               : check_library(status, failed ? FAILED : MISFIT, ncclGetErrorString(status), call, file, line);
+    enum library_failure failure = status == ncclSystemError ? REFUSED : failed ? FAILED : MISFIT;
+    return status == ncclSuccess ? 0 : check_library(status, failure, ncclGetErrorString(status), call, file, line);
 }

@@ -1,9 +1,10 @@
 /*
  * Which devices the cuda backend takes and what it says of them, on the stand-in: a report touches no more devices than it is asked for
- * and goes on after one that cannot be used; a device without code for it is no device.
+ * and goes on after one that cannot be used; a device without code for it is no device; every refusal says what to do next.
  */
 #include "base/error.h"
 #include "tests/gpu/standin/cuda_runtime_api.h"
+#include "tests/gpu/standin/nccl.h"
 #include "tests/gpu/standin/standin.h"
 #include "tests/support/backend_under_test.h"
 #include "tests/support/small_nets.h"
@@ -112,12 +113,56 @@ static void an_old_device_is_no_device(void **state)
     cuda->close(context);
 }
 
+/* --- what to do next ---------------------------------------------------------------------------------------------- */
+
+/* Each way in which a device cannot be opened is one in which the processor may take over, and the words are about its cause. */
+static void every_refusal_says_what_to_do(void **state)
+{
+    static const struct {
+        int status;
+        const char *words[4];
+    } cases[] = {
+        {cudaErrorNoDevice,              {"ls -l /dev/nvidia*", "may not open it", "video", "worker.backend = cpu"}},
+        {cudaErrorInsufficientDriver,    {"driver 580", "worker.backend = cpu"}                                    },
+        {cudaErrorStubLibrary,           {"stub", "LD_LIBRARY_PATH", "worker.backend = cpu"}                       },
+        {cudaErrorOperatingSystem,       {"ls -l /dev/nvidia*", "DeviceAllow"}                                     },
+        {cudaErrorNotPermitted,          {"ls -l /dev/nvidia*", "DeviceAllow"}                                     },
+        {cudaErrorUnsupportedPtxVersion, {"driver 580"}                                                            },
+        {cudaErrorUnknown,               {"/dev/nvidia-uvm", "DeviceAllow", "device is lost", "Xid"}               },
+        {cudaErrorDevicesUnavailable,    {"exclusive mode"}                                                        },
+    };
+    struct backend_context *context = NULL;
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        standin_bar_device(0, cases[i].status);
+        assert_int_equal(cuda->open(1, 1, &context), ERROR_UNAVAILABLE);
+        for (int word = 0; word < 4 && cases[i].words[word]; word++)
+            assert_says(error_message(), cases[i].words[word]);
+    }
+}
+
+static void ranks_that_cannot_connect_say_what_to_do(void **state)
+{
+    struct backend_context *context = NULL;
+    (void)state;
+    standin_set_devices(2);
+    standin_refuse_connection(ncclSystemError);
+    assert_int_equal(cuda->open(1, 2, &context), ERROR_UNAVAILABLE);
+    standin_refuse_connection(ncclSuccess);
+    assert_says(error_message(), "NCCL_SOCKET_IFNAME");
+    assert_says(error_message(), "RestrictAddressFamilies");
+    assert_says(error_message(), "/dev/shm");
+    assert_says(error_message(), "NCCL_DEBUG=WARN");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(a_report_opens_no_device_beyond_its_limit, clean),
         cmocka_unit_test_teardown(a_report_goes_on_after_a_device_that_cannot_be_used, clean),
         cmocka_unit_test_teardown(an_old_device_is_no_device, clean),
+        cmocka_unit_test_teardown(every_refusal_says_what_to_do, clean),
+        cmocka_unit_test_teardown(ranks_that_cannot_connect_say_what_to_do, clean),
     };
     return cmocka_run_group_tests(tests, set_up, NULL);
 }

@@ -93,6 +93,11 @@ void standin_bar_device(int device, int status)
     settings.bar = (cudaError_t)status;
 }
 
+void standin_refuse_connection(int status)
+{
+    settings.connect_status = status;
+}
+
 unsigned standin_opened(void)
 {
     unsigned devices = opened;

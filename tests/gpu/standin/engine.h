@@ -37,8 +37,9 @@ int wait_for_others(void); /* under the lock; non-zero when nothing happened for
 
 struct settings {
     int devices;
-    int capability; /* times ten */
-    int barred;     /* a device that cannot be opened, with `bar`; -1 = none */
+    int capability;     /* times ten */
+    int connect_status; /* of ncclGetUniqueId() */
+    int barred;         /* a device that cannot be opened, with `bar`; -1 = none */
     cudaError_t bar;
     size_t memory_bytes;
     uint64_t seed;

@@ -83,7 +83,7 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId *uniqueId)
     lose_at(MOMENT_IDENTITY, settings.connect_device);
     memset(uniqueId, 0, sizeof *uniqueId);
     snprintf(uniqueId->internal, sizeof uniqueId->internal, "stand-in %u", ++ids);
-    return leave_with(ncclSuccess);
+    return leave_with((ncclResult_t)settings.connect_status);
 }
 
 static struct group *group_of(const ncclUniqueId *id, int ranks)
