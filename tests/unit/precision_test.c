@@ -1,7 +1,7 @@
 /*
- * bfloat16 inference beside float: embeddings, and what matters of them, the posterior means and the order of scores, on
+ * bfloat16 and TF32 inference beside float: embeddings, and what matters of them, the posterior means and the order of scores, on
  * galaxies drawn from a few numbers, by a network trained
- * for a moment on votes that depend on them. Also that both precisions are the same for any number of threads.
+ * for a moment on votes that depend on them. Also that every precision is the same for any number of threads.
  */
 #include "base/error.h"
 #include "base/half.h"
@@ -22,10 +22,21 @@
 
 #include <cmocka.h>
 
+/* On the emulation less of the same, as it would take minutes; who teaches the network is the business of other suites. */
+#ifdef TEST_EMULATED
+#define GALAXIES 60
+#define EPOCHS   15
+#define BATCH    15
+#define TEACHER  (&backend_cpu)
+#else
 #define GALAXIES 120
-#define SIDE     64
-#define INPUTS   1280
-#define PASSES   10
+#define EPOCHS   25
+#define BATCH    30
+#define TEACHER  BACKEND_UNDER_TEST
+#endif
+#define SIDE   64
+#define INPUTS 1280
+#define PASSES 10
 
 static struct backend_context *context;
 static float images[GALAXIES][SIDE * SIDE];
@@ -51,7 +62,7 @@ static void draw_galaxies(void)
 }
 
 /* A trunk that was never trained magnifies rounding; one that was, if only for a moment, does not. */
-static int train(void)
+static int train(struct backend_context *teacher)
 {
     static uint8_t pixels[GALAXIES][SIDE * SIDE];
     static float votes[GALAXIES][3];
@@ -65,8 +76,8 @@ static int train(void)
                                   .augmentation = AUGMENT_NONE,
                                   .blocks = TRUNK_FIT_BLOCKS_MAX,
                                   .live_norm = 1,
-                                  .batch = 30,
-                                  .epochs_max = 25,
+                                  .batch = BATCH,
+                                  .epochs_max = EPOCHS,
                                   .seed = 3};
     struct trunk_data data = {.pixels = pixels[0],
                               .pixels_stride_bytes = sizeof pixels[0],
@@ -86,7 +97,7 @@ static int train(void)
     struct trunk_fit *fit;
     int over = trunk_fit_random(&net, &target, &data, 7, parameters);
     if (!over)
-        over = trunk_fit_open(BACKEND_UNDER_TEST, context, &net, &target, &recipe, &data, parameters, &fit);
+        over = trunk_fit_open(TEACHER, teacher, &net, &target, &recipe, &data, parameters, &fit);
     while (over == 0)
         over = trunk_fit_step(fit);
     memcpy(parameters, trunk_fit_best(fit), trunk_fit_values(&net, &target) * sizeof *parameters);
@@ -94,13 +105,15 @@ static int train(void)
     return over < 0;
 }
 
-/* Where the backend refuses bfloat16 there is nothing to compare. */
-static int has_bf16(void)
+/* Where the backend refuses a precision, or takes float for it, there is nothing to compare. */
+static int computes(enum precision precision)
 {
-    if (!BACKEND_UNDER_TEST->precision || BACKEND_UNDER_TEST->precision(PRECISION_BF16) >= 0)
-        return 1;
-    print_message("skipped: %s\n", error_message());
-    return 0;
+    int have = BACKEND_UNDER_TEST->precision ? BACKEND_UNDER_TEST->precision(precision) : (int)precision;
+    if (have < 0)
+        print_message("skipped: %s\n", error_message());
+    else if (have != (int)precision)
+        print_message("skipped: this backend computes in float then\n");
+    return have == (int)precision;
 }
 
 static int set_up(void **state)
@@ -111,7 +124,12 @@ static int set_up(void **state)
     small_schema(&schema, 1, answers, parent);
     net_efficientnet_b0(1, SIDE, &net);
     parameters = malloc((net_parameter_count(&net) + 3 * (INPUTS + 1)) * sizeof *parameters);
-    return BACKEND_UNDER_TEST->open(2, 1, &context) || train();
+    struct backend_context *teacher;
+    if (TEACHER->open(2, 1, &teacher))
+        return -1;
+    int result = train(teacher);
+    TEACHER->close(teacher);
+    return result || BACKEND_UNDER_TEST->open(2, 1, &context);
 }
 
 static int tear_down(void **state)
@@ -122,12 +140,13 @@ static int tear_down(void **state)
     return 0;
 }
 
-static float *embed(enum precision precision)
+/* The first galaxies. */
+static float *embed(enum precision precision, size_t count)
 {
     struct plan *plan;
-    float *embeddings = malloc(GALAXIES * INPUTS * sizeof *embeddings);
+    float *embeddings = malloc(count * INPUTS * sizeof *embeddings);
     assert_int_equal(BACKEND_UNDER_TEST->compile(context, &net, parameters, precision, &plan), 0);
-    assert_int_equal(BACKEND_UNDER_TEST->forward(plan, images[0], GALAXIES, embeddings), 0);
+    assert_int_equal(BACKEND_UNDER_TEST->forward(plan, images[0], count, embeddings), 0);
     BACKEND_UNDER_TEST->free_plan(plan);
     return embeddings;
 }
@@ -202,37 +221,52 @@ static double spearman(const float *a, const float *b)
     return 1 - 6 * squares / (count * (count * count - 1));
 }
 
-static void bf16_predicts_the_same(void **state)
+/* The same galaxies in `precision` and in float. */
+static void check_predictions(enum precision precision, const char *name, double allowed, double allowed_mean,
+                              double least_order)
 {
     static struct predictions single, half;
     struct head_set heads;
     double off = 0, size = 0, worst = 0, spread = 0;
-    (void)state;
-    if (!has_bf16())
-        skip();
-    float *fp32 = embed(PRECISION_FP32), *bf16 = embed(PRECISION_BF16);
+    float *fp32 = embed(PRECISION_FP32, GALAXIES), *less = embed(precision, GALAXIES);
     for (size_t i = 0; i < GALAXIES * INPUTS; i++) {
-        off += pow((double)bf16[i] - (double)fp32[i], 2);
+        off += pow((double)less[i] - (double)fp32[i], 2);
         size += pow((double)fp32[i], 2);
     }
     head_of(&heads);
     predict(&heads, fp32, &single);
-    predict(&heads, bf16, &half);
+    predict(&heads, less, &half);
     for (int n = 0; n < GALAXIES; n++)
         for (int a = 0; a < 3; a++) {
             worst = fmax(worst, fabs((double)single.mean[n][a] - (double)half.mean[n][a]));
             spread = fmax(spread, fabs((double)single.mean[n][a] - 1.0 / 3));
         }
     double order = spearman(single.score, half.score);
-    print_message("embeddings within %.2g, posterior means within %.2g (they spread over %.2g), Spearman %.4f\n",
-                  sqrt(off / size), worst, spread, order);
-    assert_true(sqrt(off / size) <= 0.03 && off > 0);
-    assert_true(worst <= 0.01);
+    print_message("%s: embeddings within %.2g, posterior means within %.2g (they spread over %.2g), Spearman %.4f\n",
+                  name, sqrt(off / size), worst, spread, order);
+    assert_true(sqrt(off / size) <= allowed && off > 0);
+    assert_true(worst <= allowed_mean);
     assert_true(spread > 0.1); /* or nothing would have been shown */
-    assert_true(order >= 0.99);
+    assert_true(order >= least_order);
     head_set_free(&heads);
     free(fp32);
-    free(bf16);
+    free(less);
+}
+
+static void bf16_predicts_the_same(void **state)
+{
+    (void)state;
+    if (!computes(PRECISION_BF16))
+        skip();
+    check_predictions(PRECISION_BF16, "bf16", 0.03, 0.01, 0.99);
+}
+
+static void tf32_predicts_the_same(void **state)
+{
+    (void)state;
+    if (!computes(PRECISION_TF32))
+        skip();
+    check_predictions(PRECISION_TF32, "tf32", 0.004, 0.002, 0.999);
 }
 
 /* Embeddings in another precision than was asked for would be taken for what they are not. */
@@ -251,23 +285,26 @@ static void refused_or_computed(void **state)
     BACKEND_UNDER_TEST->free_plan(plan);
 }
 
-/* Loops of every instruction set, and any number of threads. */
+/* Loops of every instruction set, where the processor computes, and any number of threads. */
 static void same_bits_everywhere(void **state)
 {
     static const char *const sets[] = {"portable", "avx2", "avx512"};
-    int last = has_bf16() ? PRECISION_BF16 : PRECISION_FP32;
+    int on_cpu = BACKEND_UNDER_TEST == &backend_cpu;
+    size_t count = on_cpu ? GALAXIES : GALAXIES / 10, bytes = count * INPUTS * sizeof(float);
     (void)state;
-    for (int precision = PRECISION_FP32; precision <= last; precision++) {
-        float *want = embed((enum precision)precision);
-        for (size_t s = 0; s < sizeof sets / sizeof *sets; s++) {
+    for (int precision = PRECISION_FP32; precision <= PRECISION_TF32; precision++) {
+        if (!computes((enum precision)precision))
+            continue;
+        float *want = embed((enum precision)precision, count);
+        for (size_t s = 0; on_cpu && s < sizeof sets / sizeof *sets; s++) {
             if (head_kernels_choose(sets[s])) {
                 print_message("skipped: this processor has no %s\n", sets[s]);
                 continue;
             }
-            float *have = embed((enum precision)precision);
-            double error = relative_error(have, want, GALAXIES * INPUTS);
+            float *have = embed((enum precision)precision, count);
+            double error = relative_error(have, want, count * INPUTS);
             if (s > 0) /* with fused multiply-adds all are the same; without, only rounding differs */
-                assert_memory_equal(have, want, GALAXIES * INPUTS * sizeof *have);
+                assert_memory_equal(have, want, bytes);
             else if (!(error <= (precision == PRECISION_FP32 ? 1e-4 : 0.1)))
                 fail_msg("%s is off by %g", sets[s], error);
             free(have);
@@ -275,8 +312,8 @@ static void same_bits_everywhere(void **state)
         head_kernels_choose(NULL);
         BACKEND_UNDER_TEST->close(context);
         assert_int_equal(BACKEND_UNDER_TEST->open(1, 1, &context), 0);
-        float *alone = embed((enum precision)precision);
-        assert_memory_equal(alone, want, GALAXIES * INPUTS * sizeof *alone);
+        float *alone = embed((enum precision)precision, count);
+        assert_memory_equal(alone, want, bytes);
         free(alone);
         free(want);
     }
@@ -287,7 +324,7 @@ static void other_nets(void **state)
 {
     static const char *const names[] = {"walmsley2020", "efficientnet_lite0"};
     (void)state;
-    if (!has_bf16())
+    if (!computes(PRECISION_BF16))
         skip();
     for (int i = 0; i < 2; i++) {
         struct net other;
@@ -313,7 +350,8 @@ static void other_nets(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(bf16_predicts_the_same), cmocka_unit_test(refused_or_computed),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(bf16_predicts_the_same),
+                                       cmocka_unit_test(tf32_predicts_the_same), cmocka_unit_test(refused_or_computed),
                                        cmocka_unit_test(same_bits_everywhere), cmocka_unit_test(other_nets)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
