@@ -36,15 +36,16 @@ static void describe_versions(char *text, size_t size)
 static int look_at(int number, const struct net *net, enum precision precision, struct backend_device *device)
 {
     struct cudaDeviceProp properties;
-    size_t usable;
+    struct device_memory memory;
     CHECK_CUDA(cudaGetDeviceProperties(&properties, number));
     snprintf(device->name, sizeof device->name, "%.90s", properties.name);
     snprintf(device->capability, sizeof device->capability, "%d.%d", properties.major, properties.minor);
     RETURN_IF(context_check_device(number));
     CHECK_CUDA(cudaSetDevice(number));
-    CHECK_CUDA(cudaMemGetInfo(&device->free_bytes, &device->memory_bytes));
-    RETURN_IF(context_free_bytes(&usable));
-    return gpu_measure(net, precision, usable, &device->plan_images, &device->plan_bytes);
+    RETURN_IF(context_memory(&memory));
+    device->memory_bytes = memory.total;
+    device->free_bytes = memory.free;
+    return gpu_measure(net, precision, &memory, TRIAGE_GPU_BATCH, &device->plan_images, &device->plan_bytes);
 }
 
 static int report(const struct net *net, enum precision precision, int limit, struct backend_report *ret_report)

@@ -66,17 +66,32 @@ void context_close(struct backend_context *context)
     free(context);
 }
 
-int context_free_bytes(size_t *ret_bytes)
+int context_memory(struct device_memory *ret_memory)
 {
-    size_t free_bytes = 0, total = 0;
-    CHECK_CUDA(cudaMemGetInfo(&free_bytes, &total));
-    *ret_bytes = (size_t)(MEMORY_SHARE * (double)free_bytes);
+    CHECK_CUDA(cudaMemGetInfo(&ret_memory->free, &ret_memory->total));
     return 0;
 }
 
-void context_tell(struct backend_context *context, enum job_kind kind, size_t bytes, const char *format, ...)
+int context_free_bytes(size_t *ret_bytes)
 {
-    char what[160], line[256];
+    struct device_memory memory;
+    RETURN_IF(context_memory(&memory));
+    *ret_bytes = (size_t)(MEMORY_SHARE * (double)memory.free);
+    return 0;
+}
+
+void context_tell_smaller(const struct job_size *size, char text[SMALLER_BYTES])
+{
+    text[0] = '\0';
+    if (size->chosen < size->wanted)
+        snprintf(text, SMALLER_BYTES,
+                 " (%zu where more memory is free: last bits may differ from those of other batches)", size->wanted);
+}
+
+void context_tell(struct backend_context *context, enum job_kind kind, size_t bytes, size_t pinned_bytes,
+                  const char *format, ...)
+{
+    char what[320], pinned[64] = "", line[512];
     size_t free_bytes = 0, total = 0;
     va_list arguments;
     if (!context->tell || context->told[kind] == bytes || cudaMemGetInfo(&free_bytes, &total) != cudaSuccess)
@@ -84,8 +99,10 @@ void context_tell(struct backend_context *context, enum job_kind kind, size_t by
     va_start(arguments, format);
     vsnprintf(what, sizeof what, format, arguments);
     va_end(arguments);
-    snprintf(line, sizeof line, "device %d: %s takes %zu MiB, of %zu free", context->device, what,
-             (bytes + 1048575) >> 20, free_bytes >> 20);
+    if (pinned_bytes)
+        snprintf(pinned, sizeof pinned, ", and %zu MiB of the host's, pinned", (pinned_bytes + 1048575) >> 20);
+    snprintf(line, sizeof line, "device %d: %s takes %zu MiB, of %zu free%s", context->device, what,
+             (bytes + 1048575) >> 20, free_bytes >> 20, pinned);
     context->told[kind] = bytes;
     context->tell(line);
 }

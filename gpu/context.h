@@ -8,6 +8,7 @@
 #include "gpu/convolution.h"
 #include "gpu/gemm.h"
 #include "gpu/host.h"
+#include "gpu/measure.h"
 #include "gpu/status.h"
 
 extern "C" {
@@ -43,12 +44,18 @@ int context_check_device(int device);
 int context_open(int threads, int device, struct backend_context **ret_context);
 void context_close(struct backend_context *context); /* NULL is fine */
 
-/* Device memory a new job may take now. */
+/* Memory of the current device; and how much of it a new job may take now. */
+int context_memory(struct device_memory *ret_memory);
 int context_free_bytes(size_t *ret_bytes);
 
-/* Tells what a job is about to take, unless the last one of its kind took the same. */
-void context_tell(struct backend_context *context, enum job_kind kind, size_t bytes, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
+/* The rest of a job's line where it is smaller than it would be with more free memory; else nothing. */
+#define SMALLER_BYTES 160
+void context_tell_smaller(const struct job_size *size, char text[SMALLER_BYTES]);
+
+/* Tells what a job is about to take of the device, and of pinned memory of the host (0 = little), unless the last one of its kind
+ * took the same. */
+void context_tell(struct backend_context *context, enum job_kind kind, size_t bytes, size_t pinned_bytes,
+                  const char *format, ...) __attribute__((format(printf, 5, 6)));
 
 /* Copy by way of pinned memory, in the order of the compute stream, and wait: for what happens once, not for the steady loop. */
 int context_upload(struct backend_context *context, void *device, const void *host, size_t bytes);

@@ -177,7 +177,7 @@ static int open_job(struct fit_job *job)
     job->packed = (float *)calloc(job->values, sizeof *job->packed);
     if (!job->order || !job->packed)
         return error_set(ERROR_SYSTEM, "out of memory for fitting %zu heads", job->count);
-    context_tell(job->context, JOB_FIT, arena.used, "fitting %zu heads in batches of %zu", job->count, job->batch);
+    context_tell(job->context, JOB_FIT, arena.used, 0, "fitting %zu heads in batches of %zu", job->count, job->batch);
     CHECK_CUDA(cudaMalloc((void **)&job->memory, arena.used));
     arena = (struct arena){job->memory, 0, arena.used};
     take_memory(job, &arena);

@@ -1,17 +1,14 @@
 /*
- * Inference: the steps of net_steps.h on the device, one batch of fixed size at a time. The batch is the largest that fits the free
- * memory; the last one of a call is filled up with old images, so that an embedding never depends on what is computed beside it, and
+ * Inference: the steps of net_steps.h on the device, one batch of fixed size at a time, the same on every rank. The batch is the largest
+ * that fits its part of the memory; the last one of a call is filled up with old images, so that an embedding never depends on what is computed beside it, and
  * so that the whole batch is one CUDA graph. Two slots alternate: while one computes, the next one's images are copied.
  */
 #include "gpu/net.h"
 #include "gpu/net_state.h"
 #include "gpu/values.h"
 
-#ifndef TRIAGE_GPU_BATCH
-#define TRIAGE_GPU_BATCH 256
-#endif
-/* A plan takes at most one part in so many of the free memory: trainings and scoring need theirs beside it. */
-#define PLAN_SHARE 2
+/* A plan takes at most one part in so many of the memory (measure.h): trainings and scoring need theirs beside it. */
+#define PLAN_PART 4
 
 /* --- planning ----------------------------------------------------------------------------------------------------- */
 
@@ -101,18 +98,14 @@ static int has_dense(const struct plan *plan)
     return 0;
 }
 
-/* The largest batch that fits into its share; 0 = not even one image. Returns the bytes of it, or of one image. */
-static size_t choose_batch(struct plan *plan, size_t free_bytes)
+/* Bytes of a plan for so many images, which it is made for. */
+static size_t bytes_for(void *job, size_t images)
 {
-    size_t workspace = has_dense(plan) ? CONVOLUTION_WORKSPACE_BYTES : 0, least = 0;
-    for (plan->batch = TRIAGE_GPU_BATCH; plan->batch >= 1; plan->batch /= 2) {
-        struct arena counting = {};
-        take_memory(plan, workspace, &counting);
-        least = counting.used;
-        if (least <= free_bytes / PLAN_SHARE)
-            break;
-    }
-    return least;
+    struct plan *plan = (struct plan *)job;
+    struct arena counting = {};
+    plan->batch = images;
+    take_memory(plan, has_dense(plan) ? CONVOLUTION_WORKSPACE_BYTES : 0, &counting);
+    return counting.used;
 }
 
 static int open_convolutions(struct plan *plan, size_t *ret_workspace_bytes)
@@ -180,21 +173,18 @@ static int open_slot(struct plan *plan, struct slot *slot)
     return 0;
 }
 
-static int open_plan(struct plan *plan)
+static int open_plan(struct plan *plan, const struct job_size *size)
 {
-    size_t workspace_bytes, free_bytes;
+    size_t workspace_bytes;
     struct arena arena = {};
+    char smaller[SMALLER_BYTES];
     CHECK_CUDA(cudaSetDevice(plan->context->device));
-    RETURN_IF(context_free_bytes(&free_bytes));
-    size_t least = choose_batch(plan, free_bytes);
-    if (!plan->batch)
-        return error_set(ERROR_LIMIT,
-                         "%s needs %zu MiB of device memory for one image and %zu MiB are free: free the device or use "
-                         "a smaller net",
-                         plan->steps->net.name, least >> 20, free_bytes >> 20);
+    plan->batch = size->chosen;
     RETURN_IF(open_convolutions(plan, &workspace_bytes));
     take_memory(plan, workspace_bytes, &arena);
-    context_tell(plan->context, JOB_NET, arena.used, "%s for %zu images at a time", plan->steps->net.name, plan->batch);
+    context_tell_smaller(size, smaller);
+    context_tell(plan->context, JOB_NET, arena.used, pinned_bytes(plan), "%s for %zu images at a time%s",
+                 plan->steps->net.name, plan->batch, smaller);
     CHECK_CUDA(cudaMalloc((void **)&plan->memory, arena.used));
     arena = (struct arena){plan->memory, 0, arena.used};
     take_memory(plan, workspace_bytes, &arena);
@@ -225,32 +215,59 @@ static int new_plan(const struct net *net, const float *parameters, enum precisi
     return 0;
 }
 
-static void free_one(struct plan *plan);
-
-static int compile_one(struct backend_context *context, const struct net *net, const float *parameters,
-                       enum precision precision, struct plan **ret_plan)
+/* The plans of all ranks before they are opened. */
+static int new_plans(struct backend_context *context, const struct net *net, const float *parameters,
+                     enum precision precision, struct plan **ret_plan)
 {
-    struct plan *plan = NULL;
-    RETURN_IF(new_plan(net, parameters, precision, &plan));
-    plan->context = context;
-    int result = open_plan(plan);
-    if (result)
-        free_one(plan);
-    else
-        *ret_plan = plan;
-    return result;
+    struct plan *first = NULL;
+    RETURN_IF(new_plan(net, parameters, precision, &first));
+    *ret_plan = first->rank[0] = first;
+    first->context = context;
+    for (int r = 1; r < ranks_count(context); r++) {
+        RETURN_IF(new_plan(net, parameters, precision, &first->rank[r]));
+        first->rank[r]->context = ranks_context(context, r);
+    }
+    return 0;
 }
 
-/* On every rank's device one. */
+struct choice {
+    struct plan *plan;
+    struct job_size of[RANKS_MAX];
+};
+
+static int choose_rank(void *argument, int rank)
+{
+    struct choice *choice = (struct choice *)argument;
+    struct plan *plan = choice->plan->rank[rank];
+    struct device_memory memory;
+    CHECK_CUDA(cudaSetDevice(plan->context->device));
+    RETURN_IF(context_memory(&memory));
+    choice->of[rank] = measure_size(&memory, PLAN_PART, TRIAGE_GPU_BATCH, 1, bytes_for, plan);
+    return choice->of[rank].chosen
+               ? 0
+               : error_set(ERROR_LIMIT,
+                           "%s needs %zu MiB of device memory for one image and %zu MiB are free: free the device or "
+                           "use a smaller net",
+                           plan->steps->net.name, bytes_for(plan, 1) >> 20, memory.free >> 20);
+}
+
+static int open_plans(struct plan *plan)
+{
+    struct choice choice = {plan, {}};
+    RETURN_IF(ranks_run(plan->context, choose_rank, &choice));
+    struct job_size size = ranks_smallest(choice.of, ranks_count(plan->context));
+    for (int r = 0; r < ranks_count(plan->context); r++)
+        RETURN_IF(open_plan(plan->rank[r], &size));
+    return 0;
+}
+
 int gpu_compile(struct backend_context *context, const struct net *net, const float *parameters,
                 enum precision precision, struct plan **ret_plan)
 {
     struct plan *plan = NULL;
-    RETURN_IF(compile_one(context, net, parameters, precision, &plan));
-    plan->rank[0] = plan;
-    int result = 0;
-    for (int r = 1; r < ranks_count(context) && !result; r++)
-        result = compile_one(ranks_context(context, r), net, parameters, precision, &plan->rank[r]);
+    int result = new_plans(context, net, parameters, precision, &plan);
+    if (!result)
+        result = open_plans(plan);
     if (result)
         gpu_free_plan(plan);
     else
@@ -258,8 +275,8 @@ int gpu_compile(struct backend_context *context, const struct net *net, const fl
     return result;
 }
 
-int gpu_measure(const struct net *net, enum precision precision, size_t free_bytes, size_t *ret_images,
-                size_t *ret_bytes)
+int gpu_measure(const struct net *net, enum precision precision, const struct device_memory *memory, size_t largest,
+                size_t *ret_images, size_t *ret_bytes)
 {
     struct plan *plan;
     float *parameters = (float *)calloc(net_parameter_count(net) + 1, sizeof *parameters);
@@ -268,8 +285,8 @@ int gpu_measure(const struct net *net, enum precision precision, size_t free_byt
     free(parameters);
     if (result)
         return result;
-    *ret_bytes = choose_batch(plan, free_bytes);
-    *ret_images = plan->batch;
+    *ret_images = measure_size(memory, PLAN_PART, largest, 1, bytes_for, plan).chosen;
+    *ret_bytes = bytes_for(plan, *ret_images ? *ret_images : 1);
     net_steps_free(plan->steps);
     free(plan);
     return 0;

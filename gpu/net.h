@@ -4,10 +4,6 @@
 
 #include "gpu/context.h"
 
-/* How many images at a time would fit into `free_bytes`, and the memory for them; 0 = not even one. */
-int gpu_measure(const struct net *net, enum precision precision, size_t free_bytes, size_t *ret_images,
-                size_t *ret_bytes);
-
 int gpu_compile(struct backend_context *context, const struct net *net, const float *parameters,
                 enum precision precision, struct plan **ret_plan);
 void gpu_free_plan(struct plan *plan);

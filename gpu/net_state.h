@@ -52,6 +52,13 @@ static inline int padded_side(const struct net_step *step)
     return net_padded_side(step->layer, step->side, step->before, step->output_side);
 }
 
+/* Pinned memory of all slots. */
+static inline size_t pinned_bytes(const struct plan *plan)
+{
+    return SLOTS * plan->batch *
+           ((plan->image_floats + plan->output_floats) * sizeof(float) + sizeof *plan->slot->look.staged);
+}
+
 /* Bfloat16 needs its input in that precision unless the first step reads floats. */
 static inline int input_converted(const struct plan *plan)
 {

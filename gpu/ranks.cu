@@ -41,6 +41,16 @@ struct share ranks_share(size_t items, int rank, int ranks)
     return (struct share){r * each + (r < longer ? r : longer), each + (r < longer)};
 }
 
+struct job_size ranks_smallest(const struct job_size *size, int ranks)
+{
+    struct job_size smallest = size[0];
+    for (int r = 1; r < ranks; r++) {
+        smallest.wanted = size[r].wanted < smallest.wanted ? size[r].wanted : smallest.wanted;
+        smallest.chosen = size[r].chosen < smallest.chosen ? size[r].chosen : smallest.chosen;
+    }
+    return smallest;
+}
+
 static int is_lost(const struct ranks *ranks)
 {
     return __atomic_load_n(&ranks->lost, __ATOMIC_ACQUIRE);

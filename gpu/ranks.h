@@ -24,6 +24,9 @@ struct share {
 };
 struct share ranks_share(size_t items, int rank, int ranks);
 
+/* What every rank can take, so that all do the same and find the same bits. */
+struct job_size ranks_smallest(const struct job_size *size, int ranks);
+
 /* task(argument, rank) on every rank's thread; the first rank's error that is one, with its message. After an error nothing is in flight;
  * ERROR_UNAVAILABLE, and sums that only some ranks came to, end this and every later task. */
 typedef int rank_task(void *argument, int rank);

@@ -8,13 +8,15 @@
 #include "gpu/kernels_score.h"
 
 #ifdef __CUDACC__
-#define SCORE_ROWS    4096 /* of a block, and as many that fit */
+#define SCORE_ROWS    4096 /* of a block, and as many as fit */
 #define INFORM_BLOCKS 512
 #else
 #define SCORE_ROWS    32
 #define INFORM_BLOCKS 2
 #endif
 #define SLOTS       2
+#define ROWS_MIN    16
+#define SCORE_PART  2                   /* measure.h */
 #define WEIGHTS_MAX ((size_t)512 << 20) /* bytes of masked weights */
 
 struct score_slot {
@@ -120,25 +122,32 @@ static void take_memory(struct score_job *job, struct arena *arena)
     }
 }
 
-/* As many rows at a time as fit. */
-static int choose_rows(struct score_job *job)
+static size_t bytes_for(void *argument, size_t rows)
 {
-    size_t free_bytes, weights = job->x_stride * job->inputs * sizeof(float);
+    struct score_job *job = (struct score_job *)argument;
+    struct arena counting = {};
+    job->rows = rows;
+    take_memory(job, &counting);
+    return counting.used;
+}
+
+/* As many rows at a time as fit. */
+static int choose_rows(struct score_job *job, struct job_size *ret_size)
+{
+    struct device_memory memory;
+    size_t weights = job->x_stride * job->inputs * sizeof(float);
     if (weights > WEIGHTS_MAX)
         return error_set(ERROR_LIMIT,
                          "%d passes of %d answers need %zu MiB of masked weights, more than %zu: use fewer passes",
                          job->request->passes, job->request->heads->answers, weights >> 20, WEIGHTS_MAX >> 20);
-    RETURN_IF(context_free_bytes(&free_bytes));
-    for (job->rows = SCORE_ROWS; job->rows >= 16; job->rows /= 2) {
-        struct arena counting = {};
-        take_memory(job, &counting);
-        if (counting.used <= free_bytes)
-            return 0;
-    }
-    return error_set(ERROR_LIMIT,
-                     "%zu MiB of device memory are free, too little for scoring with %d passes: free the device or use "
-                     "fewer passes",
-                     free_bytes >> 20, job->request->passes);
+    RETURN_IF(context_memory(&memory));
+    *ret_size = measure_size(&memory, SCORE_PART, SCORE_ROWS, ROWS_MIN, bytes_for, job);
+    return ret_size->chosen
+               ? 0
+               : error_set(ERROR_LIMIT,
+                           "%zu MiB of device memory are free, too little for scoring with %d passes: free the device "
+                           "or use fewer passes",
+                           memory.free >> 20, job->request->passes);
 }
 
 static int open_slot(const struct score_job *job, struct score_slot *slot)
@@ -193,16 +202,18 @@ static int upload(struct score_job *job)
     return context_upload(job->context, job->tree, &tree, sizeof tree);
 }
 
-static int open_job(struct score_job *job)
+static int open_job(struct score_job *job, const struct job_size *size)
 {
     struct arena arena = {};
+    char smaller[SMALLER_BYTES];
     const struct head_set *heads = job->request->heads;
     CHECK_CUDA(cudaSetDevice(job->context->device));
     measure(job);
-    RETURN_IF(choose_rows(job));
+    job->rows = size->chosen;
     take_memory(job, &arena);
-    context_tell(job->context, JOB_SCORE, arena.used, "scoring %zu galaxies at a time with %d passes", job->rows,
-                 job->request->passes);
+    context_tell_smaller(size, smaller);
+    context_tell(job->context, JOB_SCORE, arena.used, 0, "scoring %zu galaxies at a time%s with %d passes", job->rows,
+                 smaller, job->request->passes);
     CHECK_CUDA(cudaMalloc((void **)&job->memory, arena.used));
     arena = (struct arena){job->memory, 0, arena.used};
     take_memory(job, &arena);
@@ -346,15 +357,15 @@ static int run(struct score_job *job, backend_stop *stop, void *stop_context)
 }
 
 /* `request` on one device. */
-static int score_some(struct backend_context *context, const struct score_request *request, backend_stop *stop,
-                      void *stop_context)
+static int score_some(struct backend_context *context, const struct score_request *request, const struct job_size *size,
+                      backend_stop *stop, void *stop_context)
 {
     struct score_job *job = (struct score_job *)calloc(1, sizeof *job);
     if (!job)
         return error_set(ERROR_SYSTEM, "out of memory for scoring");
     job->context = context;
     job->request = request;
-    int result = open_job(job);
+    int result = open_job(job, size);
     if (!result)
         result = run(job, stop, stop_context);
     close_job(job);
@@ -365,10 +376,29 @@ static int score_some(struct backend_context *context, const struct score_reques
 struct score_all {
     struct backend_context *context;
     const struct score_request *request;
+    struct job_size size[RANKS_MAX]; /* that each rank could take */
+    struct job_size smallest;
     backend_stop *stop;
     void *stop_context;
     int stopped; /* atomic */
 };
+
+/* For all rows, however few are this rank's. */
+static int choose_rank(void *argument, int rank)
+{
+    struct score_all *all = (struct score_all *)argument;
+    struct score_job *job = (struct score_job *)calloc(1, sizeof *job);
+    if (!job)
+        return error_set(ERROR_SYSTEM, "out of memory for scoring");
+    job->request = all->request;
+    int result =
+        check_cuda(cudaSetDevice(ranks_context(all->context, rank)->device), "cudaSetDevice()", __FILE__, __LINE__);
+    measure(job);
+    if (!result)
+        result = choose_rows(job, &all->size[rank]);
+    free(job);
+    return result;
+}
 
 /* The first rank asks whether to stop, the others see what it heard. */
 static int ask(void *argument)
@@ -399,13 +429,15 @@ static int score_rank(void *argument, int rank)
         own.row += share.first;
     else
         own.embedding += share.first * own.embedding_stride_bytes / sizeof *own.embedding;
-    return share.count ? score_some(ranks_context(all->context, rank), &own, rank ? see : ask, all) : 0;
+    return share.count ? score_some(ranks_context(all->context, rank), &own, &all->smallest, rank ? see : ask, all) : 0;
 }
 
 int gpu_head_score(struct backend_context *context, const struct score_request *request, backend_stop *stop,
                    void *stop_context)
 {
-    struct score_all all = {context, request, stop, stop_context, 0};
+    struct score_all all = {.context = context, .request = request, .stop = stop, .stop_context = stop_context};
     RETURN_IF(check(request));
+    RETURN_IF(ranks_run(context, choose_rank, &all));
+    all.smallest = ranks_smallest(all.size, ranks_count(context));
     return ranks_run(context, score_rank, &all);
 }

@@ -197,7 +197,7 @@ static int allocate(struct training *training)
             "%s %s on %zu images at a time needs %zu MiB of device memory and %zu MiB are free: %sfree the device",
             training->keep ? "training" : "calibrating", training->net.name, images, arena.used >> 20, free_bytes >> 20,
             training->keep ? "lower training.batch, or " : "");
-    context_tell(training->context, training->keep ? JOB_TRAINING : JOB_CALIBRATION, arena.used,
+    context_tell(training->context, training->keep ? JOB_TRAINING : JOB_CALIBRATION, arena.used, 0,
                  "%s %s on %zu images at a time", training->keep ? "training" : "calibrating", training->net.name,
                  images);
     CHECK_CUDA(cudaMalloc((void **)&training->memory, arena.used));

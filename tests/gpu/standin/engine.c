@@ -93,6 +93,11 @@ void standin_bar_device(int device, int status)
     settings.bar = (cudaError_t)status;
 }
 
+void standin_hold(int device, size_t bytes)
+{
+    settings.held[device] = bytes;
+}
+
 void standin_refuse_connection(int status)
 {
     settings.connect_status = status;

@@ -42,6 +42,7 @@ struct settings {
     int barred;         /* a device that cannot be opened, with `bar`; -1 = none */
     cudaError_t bar;
     size_t memory_bytes;
+    size_t held[DEVICES_LIMIT]; /* of it, by other processes */
     uint64_t seed;
     uint64_t fail_after; /* operations; 0 = never */
     int fail_device;     /* -1 = whichever has that operation */

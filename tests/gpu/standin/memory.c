@@ -260,7 +260,7 @@ static cudaError_t allocate_device(void **pointer, size_t bytes)
         *pointer = NULL;
         return cudaSuccess;
     }
-    if (bytes_of(MEMORY_DEVICE, current_device()) + bytes > settings.memory_bytes)
+    if (bytes_of(MEMORY_DEVICE, current_device()) + bytes > settings.memory_bytes - settings.held[current_device()])
         return BROKEN(cudaErrorMemoryAllocation, OUT_OF_MEMORY, "cudaMalloc() of %zu bytes", bytes);
     set_up();
     char *start = space_free + 256;
@@ -465,7 +465,8 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total)
     cudaError_t error = usable();
     if (!error) {
         *total = settings.memory_bytes;
-        *free_bytes = settings.memory_bytes - bytes_of(MEMORY_DEVICE, current_device());
+        *free_bytes =
+            settings.memory_bytes - settings.held[current_device()] - bytes_of(MEMORY_DEVICE, current_device());
     }
     return leave(error);
 }

@@ -47,6 +47,9 @@ void standin_set_capability(int times_ten);
 /* cudaSetDevice() of this device returns `status`, as where opening a context fails; -1 = of none. */
 void standin_bar_device(int device, int status);
 
+/* Memory of a device that other processes hold. */
+void standin_hold(int device, size_t bytes);
+
 /* ncclGetUniqueId() returns this status, as where no socket can be had; 0 = as ever. */
 void standin_refuse_connection(int status);
 
