@@ -19,7 +19,7 @@ for name in ["cuda_runtime_api.h", "cublasLt.h", "cudnn.h", "nccl.h"]:
     text = open(f"{folder}/{name}", encoding="ascii").read()
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
     for macro, value in re.findall(r"^#define (\w+)[ \t]+(.+)$", text, flags=re.M):
-        if not macro.startswith("STANDIN_"):
+        if not macro.startswith("STANDIN_") and value != "\\":  # nor what initialises a structure, in lines
             same(f"({macro}) == ({value})", macro)
             counts["values"] += 1
     text = re.sub(r"^#.*$", "", text, flags=re.M)
