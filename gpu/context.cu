@@ -138,7 +138,9 @@ int context_capture(struct backend_context *context, context_enqueue *enqueue, v
     CHECK_CUDA(cudaStreamBeginCapture(context->compute, cudaStreamCaptureModeThreadLocal));
     int result = enqueue(argument);
     cudaError_t ended = cudaStreamEndCapture(context->compute, &graph);
-    if (!result)
+    if (result)
+        cudaGetLastError(); /* the capture's end tells once more what enqueue() told */
+    else
         result = check_cuda(ended, "cudaStreamEndCapture()", __FILE__, __LINE__);
     if (!result)
         result = check_cuda(cudaGraphInstantiate(ret_graph, graph, 0), "cudaGraphInstantiate()", __FILE__, __LINE__);

@@ -44,12 +44,9 @@ __global__ void __launch_bounds__(Kernel::threads) gpu_kernel(typename Kernel::a
     }
 }
 
-template <class Kernel>
-int launch(cudaStream_t stream, size_t blocks, const typename Kernel::arguments &arguments,
-           const char *file = __builtin_FILE(), int line = __builtin_LINE())
+template <class Kernel> void start(cudaStream_t stream, unsigned blocks, const typename Kernel::arguments &arguments)
 {
-    gpu_kernel<Kernel><<<(unsigned)blocks, Kernel::threads, 0, stream>>>(arguments);
-    return check_cuda(cudaGetLastError(), "a kernel", file, line);
+    gpu_kernel<Kernel><<<blocks, Kernel::threads, 0, stream>>>(arguments);
 }
 #else
 template <class Kernel> int emulated_phases(const void *arguments)
@@ -66,9 +63,7 @@ void emulated_phase(int phase, const void *arguments, void *shared, void *regist
                   *(typename Kernel::registers *)registers, at);
 }
 
-template <class Kernel>
-int launch(cudaStream_t stream, size_t blocks, const typename Kernel::arguments &arguments,
-           const char *file = __builtin_FILE(), int line = __builtin_LINE())
+template <class Kernel> void start(cudaStream_t stream, unsigned blocks, const typename Kernel::arguments &arguments)
 {
     static const standin_kernel kernel = {__PRETTY_FUNCTION__,
                                           Kernel::threads,
@@ -77,9 +72,18 @@ int launch(cudaStream_t stream, size_t blocks, const typename Kernel::arguments 
                                           sizeof(typename Kernel::registers),
                                           emulated_phases<Kernel>,
                                           emulated_phase<Kernel>};
-    return check_cuda(standin_launch(&kernel, (unsigned)blocks, &arguments, stream), "a kernel", file, line);
+    standin_launch(&kernel, blocks, &arguments, stream);
 }
 #endif
+
+/* A launch has no status of its own: the last error is what it left, or an earlier call of this thread that nobody checked. */
+template <class Kernel>
+int launch(cudaStream_t stream, size_t blocks, const typename Kernel::arguments &arguments,
+           const char *file = __builtin_FILE(), int line = __builtin_LINE())
+{
+    start<Kernel>(stream, (unsigned)blocks, arguments);
+    return check_cuda(cudaGetLastError(), "a kernel", file, line);
+}
 
 #define BLOCKS_MAX 4096 /* of kernels that walk over more than one round */
 

@@ -86,6 +86,7 @@ int check_cuda(cudaError_t status, const char *call, const char *file, int line)
 {
     if (status == cudaSuccess)
         return 0;
+    cudaGetLastError(); /* it was told here: the next launch must not tell it again (launch.h); a lost device's stays */
     int known = advice_of(status);
     return error_set(known < 0 ? ERROR_STATE : advices[known].code, "%s:%d: %.*s: %s (%s): %s", base_name(file), line,
                      name_length(call), call, cudaGetErrorString(status), cudaGetErrorName(status),

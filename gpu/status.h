@@ -7,8 +7,9 @@
 #include <cudnn.h>
 #include <nccl.h>
 
-/* 0, or an error with its message set. ERROR_UNAVAILABLE: no usable device, or one that is lost or in which a library failed, or ranks that cannot reach each other (the
- * process must end: nothing it holds on the device can be used again). ERROR_LIMIT: device memory is full. ERROR_STATE: anything else, a defect of ours. */
+/* 0, or an error with its message set, which cudaGetLastError() does not give again. ERROR_UNAVAILABLE: no usable device, or one that is
+ * lost or in which a library failed, or ranks that cannot reach each other (the process must end: nothing it holds on the device can be
+ * used again). ERROR_LIMIT: device memory is full. ERROR_STATE: anything else, a defect of ours. */
 int check_cuda(cudaError_t status, const char *call, const char *file, int line);
 int check_blas(cublasStatus_t status, const char *call, const char *file, int line);
 int check_dnn(cudnnStatus_t status, const char *call, const char *file, int line);

@@ -438,6 +438,34 @@ static void memory_decides(void **state)
     assert_clean();
 }
 
+/* The device's memory is refused to one job: its error, of which the next job, on the same thread, hears nothing. */
+static void a_refused_allocation_is_told_once(void **state)
+{
+    struct backend_context *context = NULL;
+    struct plan *plan = NULL;
+    float *embedding = (float *)malloc((size_t)2 * EMBEDDING * sizeof *embedding), *before = embedding + EMBEDDING;
+    (void)state;
+    assert_int_equal(BACKEND_UNDER_TEST->open(1, 1, &context), 0);
+    for (int refused = 0; refused < 2; refused++) {
+        standin_close_allocation(refused);
+        int result = BACKEND_UNDER_TEST->compile(context, &net, parameters, PRECISION_FP32, &plan);
+        standin_close_allocation(0);
+        assert_int_equal(result, refused ? ERROR_LIMIT : 0);
+        assert_int_equal(standin_findings(), refused);
+        standin_forgive();
+        if (refused)
+            assert_int_equal(BACKEND_UNDER_TEST->compile(context, &net, parameters, PRECISION_FP32, &plan), 0);
+        result = BACKEND_UNDER_TEST->forward(plan, images, 1, refused ? embedding : before);
+        if (result)
+            fail_msg("after a refused allocation: %s", error_message());
+        BACKEND_UNDER_TEST->free_plan(plan);
+    }
+    assert_memory_equal(embedding, before, EMBEDDING * sizeof *embedding);
+    BACKEND_UNDER_TEST->close(context);
+    free(embedding);
+    assert_clean();
+}
+
 #endif
 
 int main(void)
@@ -454,6 +482,7 @@ int main(void)
         cmocka_unit_test(a_lost_device_is_an_error_everywhere),
         cmocka_unit_test(no_driver_is_an_error),
         cmocka_unit_test(memory_decides),
+        cmocka_unit_test(a_refused_allocation_is_told_once),
 #endif
     };
     printf("seed %u\n", SEED);
