@@ -28,22 +28,59 @@ static int describe(const struct convolution_shape *shape, struct convolution *c
     return 0;
 }
 
-/* The first of cuDNN's candidates, best first, that gives the same bits every time. */
+/* What a convolution needs when it runs an algorithm with its own math type, whatever math type cuDNN offered the algorithm with. */
+static cudnnStatus_t workspace(const struct convolution_library *library, const struct convolution *c,
+                               cudnnConvolutionFwdAlgo_t algorithm, size_t *ret_bytes)
+{
+    return cudnnGetConvolutionForwardWorkspaceSize(library->handle, c->source, c->weights, c->convolution, c->target,
+                                                   algorithm, ret_bytes);
+}
+
+static cudnnStatus_t workspace(const struct convolution_library *library, const struct convolution *c,
+                               cudnnConvolutionBwdDataAlgo_t algorithm, size_t *ret_bytes)
+{
+    return cudnnGetConvolutionBackwardDataWorkspaceSize(library->handle, c->weights, c->target, c->convolution,
+                                                        c->source, algorithm, ret_bytes);
+}
+
+static cudnnStatus_t workspace(const struct convolution_library *library, const struct convolution *c,
+                               cudnnConvolutionBwdFilterAlgo_t algorithm, size_t *ret_bytes)
+{
+    return cudnnGetConvolutionBackwardFilterWorkspaceSize(library->handle, c->source, c->target, c->convolution,
+                                                          c->weights, algorithm, ret_bytes);
+}
+
+/* Whether an algorithm that was offered with a math type is the one that runs with the convolution's (describe()). */
+static int same_math(cudnnMathType_t offered, const struct convolution_shape *shape)
+{
+    return shape->tf32 ? offered != CUDNN_TENSOR_OP_MATH_ALLOW_CONVERSION
+                       : offered == CUDNN_FMA_MATH || offered == CUDNN_DEFAULT_MATH;
+}
+
+/* The first of cuDNN's candidates, best first, that gives the same bits every time and fits into the workspace. */
 template <class Candidate, class Algorithm>
-static int take(const Candidate *candidate, int count, size_t limit, const char *pass, struct convolution *convolution,
+static int take(const struct convolution_library *library, const struct convolution_shape *shape,
+                const Candidate *candidate, int count, const char *pass, struct convolution *convolution,
                 Algorithm *ret_algorithm)
 {
-    for (int i = 0; i < count; i++)
-        if (candidate[i].status == CUDNN_STATUS_SUCCESS && candidate[i].determinism == CUDNN_DETERMINISTIC &&
-            candidate[i].memory <= limit) {
-            *ret_algorithm = candidate[i].algo;
-            if (candidate[i].memory > convolution->workspace_bytes)
-                convolution->workspace_bytes = candidate[i].memory;
-            return 0;
-        }
+    for (int i = 0; i < count; i++) {
+        size_t bytes = 0;
+        if (candidate[i].status != CUDNN_STATUS_SUCCESS || candidate[i].determinism != CUDNN_DETERMINISTIC ||
+            !same_math(candidate[i].mathType, shape))
+            continue;
+        cudnnStatus_t status = workspace(library, convolution, candidate[i].algo, &bytes);
+        if (status / 1000 != CUDNN_STATUS_NOT_SUPPORTED / 1000) /* its statuses come in thousands */
+            RETURN_IF(check_dnn(status, "cudnnGetConvolutionWorkspaceSize()", __FILE__, __LINE__));
+        if (status != CUDNN_STATUS_SUCCESS || bytes > shape->workspace_limit)
+            continue;
+        *ret_algorithm = candidate[i].algo;
+        if (bytes > convolution->workspace_bytes)
+            convolution->workspace_bytes = bytes;
+        return 0;
+    }
     return error_set(ERROR_STATE,
                      "cuDNN has no deterministic algorithm for a convolution's %s in %zu MiB: use another cuDNN", pass,
-                     limit >> 20);
+                     shape->workspace_limit >> 20);
 }
 
 static int choose(const struct convolution_library *library, const struct convolution_shape *shape,
@@ -56,17 +93,17 @@ static int choose(const struct convolution_library *library, const struct convol
     CHECK_DNN(cudnnGetConvolutionForwardAlgorithm_v7(library->handle, convolution->source, convolution->weights,
                                                      convolution->convolution, convolution->target, CANDIDATES, &count,
                                                      forward));
-    RETURN_IF(take(forward, count, shape->workspace_limit, "forward pass", convolution, &convolution->forward));
+    RETURN_IF(take(library, shape, forward, count, "forward pass", convolution, &convolution->forward));
     if (!shape->training)
         return 0;
     CHECK_DNN(cudnnGetConvolutionBackwardDataAlgorithm_v7(library->handle, convolution->weights, convolution->target,
                                                           convolution->convolution, convolution->source, CANDIDATES,
                                                           &count, backward));
-    RETURN_IF(take(backward, count, shape->workspace_limit, "backward pass", convolution, &convolution->backward));
+    RETURN_IF(take(library, shape, backward, count, "backward pass", convolution, &convolution->backward));
     CHECK_DNN(cudnnGetConvolutionBackwardFilterAlgorithm_v7(library->handle, convolution->source, convolution->target,
                                                             convolution->convolution, convolution->weights, CANDIDATES,
                                                             &count, weights));
-    return take(weights, count, shape->workspace_limit, "weight gradient", convolution, &convolution->backward_weights);
+    return take(library, shape, weights, count, "weight gradient", convolution, &convolution->backward_weights);
 }
 
 int convolution_open(const struct convolution_library *library, const struct convolution_shape *shape,

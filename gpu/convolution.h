@@ -1,6 +1,6 @@
 /*
  * Dense convolutions (the stem, and the network of Walmsley et al. 2020) by cuDNN, and nothing else of it. Channels-last, float.
- * Only algorithms that are deterministic and fit the workspace are taken.
+ * Only algorithms that are deterministic, fit the workspace and keep to the math type (TF32 or not) are taken.
  */
 #ifndef TRIAGE_GPU_CONVOLUTION_H
 #define TRIAGE_GPU_CONVOLUTION_H
