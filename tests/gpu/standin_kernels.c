@@ -77,6 +77,15 @@ static void far_away(int phase, const void *arguments, void *shared, void *regis
         a->to[a->count + (1u << 20)] = 1;
 }
 
+static void into_all(int phase, const void *arguments, void *shared, void *registers, unsigned block, unsigned thread,
+                     unsigned blocks)
+{
+    const struct many_pointers *a = arguments;
+    (void)phase, (void)shared, (void)registers, (void)block, (void)blocks;
+    for (int i = 0; i < 32 && thread == 0; i++)
+        *a->to[i] = 1;
+}
+
 #define ARGUMENTS sizeof(struct kernel_arguments)
 #define SHARED    (KERNEL_THREADS * sizeof(float))
 const struct standin_kernel kernel_scale = {"scale", KERNEL_THREADS, ARGUMENTS, 0, 0, one_phase, scale};
@@ -88,6 +97,8 @@ const struct standin_kernel kernel_every_block = {"every_block", KERNEL_THREADS,
 const struct standin_kernel kernel_one_too_many = {"one_too_many", KERNEL_THREADS, ARGUMENTS, 0, 0,
                                                    one_phase,      one_too_many};
 const struct standin_kernel kernel_far_away = {"far_away", KERNEL_THREADS, ARGUMENTS, 0, 0, one_phase, far_away};
+const struct standin_kernel kernel_many_pointers = {"many_pointers", 1,       sizeof(struct many_pointers), 0, 0,
+                                                    one_phase,       into_all};
 const struct standin_kernel kernel_wrong[4] = {
     {"threads",      1025,           ARGUMENTS, 0,             0, one_phase, scale},
     {"shared",       KERNEL_THREADS, ARGUMENTS, 48 * 1024 + 1, 0, one_phase, scale},

@@ -22,6 +22,12 @@ extern const struct standin_kernel kernel_far_away;     /* to[count + 2^20] = 1 
 extern const struct standin_kernel kernel_wrong[4];     /* threads, shared, arguments, no arguments: never run */
 
 /* Blocks for `count` values. */
+/* Its arguments are nothing but pointers. */
+struct many_pointers {
+    float *to[32];
+};
+extern const struct standin_kernel kernel_many_pointers;
+
 unsigned blocks_of(unsigned count);
 
 #endif

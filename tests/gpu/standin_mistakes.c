@@ -230,6 +230,47 @@ static void launch_on_another_device(void)
     launch(&kernel_scale, 1, a, b, stream);
 }
 
+/* A second device, and a stream of it; what was set up stays on the first. */
+static void go_to_another_device(void)
+{
+    standin_set_devices(2);
+    cudaSetDevice(1);
+    cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+}
+
+static void kernel_on_another_devices_memory(void)
+{
+    set_up();
+    go_to_another_device();
+    launch(&kernel_scale, 1, a, b, stream);
+    cudaStreamSynchronize(stream);
+}
+
+static void copy_to_another_devices_memory(void)
+{
+    set_up();
+    go_to_another_device();
+    cudaMemcpyAsync(a, pinned, BYTES, cudaMemcpyHostToDevice, stream);
+    cudaStreamSynchronize(stream);
+}
+
+static void fill_of_another_devices_memory(void)
+{
+    set_up();
+    go_to_another_device();
+    cudaMemsetAsync(a, 0, BYTES, stream);
+    cudaStreamSynchronize(stream);
+}
+
+/* Nothing is launched yet, and never will be right. */
+static void captured_on_another_devices_memory(void)
+{
+    set_up();
+    go_to_another_device();
+    cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
+    launch(&kernel_scale, 1, a, b, stream);
+}
+
 static void device_out_of_range(void)
 {
     cudaSetDevice(1);
@@ -351,7 +392,7 @@ static struct {
 
 static void set_up_product(int64_t leading_a, cudaDataType type_a, uint64_t inner)
 {
-    uint32_t epilogue = CUBLASLT_EPILOGUE_BIAS, alignment = 16;
+    uint32_t epilogue = CUBLASLT_EPILOGUE_BIAS, alignment = 16, reduction = CUBLASLT_REDUCTION_SCHEME_NONE;
     uint64_t workspace_bytes = 1 << 20;
     set_up();
     const void *bias = c + 512;
@@ -366,6 +407,7 @@ static void set_up_product(int64_t leading_a, cudaDataType type_a, uint64_t inne
     cublasLtMatmulPreferenceCreate(&blas.preference);
     cublasLtMatmulPreferenceSetAttribute(blas.preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace_bytes,
                                          8);
+    cublasLtMatmulPreferenceSetAttribute(blas.preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reduction, 4);
     for (int i = CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES; i <= CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES; i++)
         cublasLtMatmulPreferenceSetAttribute(blas.preference, (cublasLtMatmulPreferenceAttributes_t)i, &alignment, 4);
     cublasLtMatmulAlgoGetHeuristic(blas.handle, blas.desc, blas.layout[0], blas.layout[1], blas.layout[2],
@@ -472,6 +514,42 @@ static void scale_on_device(void)
     set_up_product(12, CUDA_R_32F, 9);
     cublasLtMatmul(blas.handle, blas.desc, a, a, blas.layout[0], b, blas.layout[1], &zero, c, blas.layout[2], c,
                    blas.layout[3], &blas.result.algo, workspace, 1 << 20, stream);
+}
+
+static void product_on_another_devices_memory(void)
+{
+    set_up_product(12, CUDA_R_32F, 9);
+    go_to_another_device();
+    cublasLtCreate(&blas.handle);
+    product(a, c, workspace, 1 << 20);
+}
+
+static void product_by_another_devices_handle(void)
+{
+    set_up_product(12, CUDA_R_32F, 9);
+    go_to_another_device();
+    set_up();
+    const void *bias = c + 512;
+    cublasLtMatmulDescSetAttribute(blas.desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
+    product(a, c, workspace, 1 << 20);
+}
+
+/* As a preference is made, every scheme is allowed. */
+static void any_reduction(void)
+{
+    set_up_product(12, CUDA_R_32F, 9);
+    cublasLtMatmulPreferenceCreate(&blas.preference);
+    cublasLtMatmulAlgoGetHeuristic(blas.handle, blas.desc, blas.layout[0], blas.layout[1], blas.layout[2],
+                                   blas.layout[3], blas.preference, 1, &blas.result, &blas.results);
+}
+
+static void algorithm_of_the_librarys(void)
+{
+    float one = 1, zero = 0;
+    set_up_product(12, CUDA_R_32F, 9);
+    cublasLtMatmul(blas.handle, blas.desc, &one, a, blas.layout[0], b, blas.layout[1], &zero, c, blas.layout[2], c,
+                   blas.layout[3], NULL, workspace, 1 << 20, stream);
+    cudaStreamSynchronize(stream);
 }
 
 /* Two streams that share a workspace. */
@@ -587,6 +665,30 @@ static void convolution_in_place(void)
 {
     set_up_convolution(4, CUDNN_TENSOR_NHWC, CUDNN_DATA_FLOAT);
     forward(CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM, a, a + 8, 1 << 20);
+}
+
+static void convolution_on_another_devices_memory(void)
+{
+    set_up_convolution(4, CUDNN_TENSOR_NHWC, CUDNN_DATA_FLOAT);
+    go_to_another_device();
+    cudnnCreate(&dnn.handle);
+    cudnnSetStream(dnn.handle, stream);
+    forward(CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM, a, c, 1 << 20);
+}
+
+static void convolution_by_another_devices_handle(void)
+{
+    set_up_convolution(4, CUDNN_TENSOR_NHWC, CUDNN_DATA_FLOAT);
+    go_to_another_device();
+    forward(CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM, a, c, 1 << 20);
+}
+
+static void handle_with_another_devices_stream(void)
+{
+    set_up();
+    go_to_another_device();
+    cudnnCreate(&dnn.handle);
+    cudnnSetStream(dnn.handle, other);
 }
 
 /* --- NCCL ----------------------------------------------------------------------------------------------------------------------------------- */
@@ -775,6 +877,15 @@ const struct mistake mistakes[] = {
     MISTAKE(FLAGS, unknown_flags),
     MISTAKE(EVENT_TIMING, time_without_timing),
     MISTAKE(DEVICE_MISMATCH, launch_on_another_device),
+    MISTAKE(OTHER_DEVICE, kernel_on_another_devices_memory),
+    MISTAKE(OTHER_DEVICE, copy_to_another_devices_memory),
+    MISTAKE(OTHER_DEVICE, fill_of_another_devices_memory),
+    MISTAKE(OTHER_DEVICE, captured_on_another_devices_memory),
+    MISTAKE(OTHER_DEVICE, product_on_another_devices_memory),
+    MISTAKE(OTHER_DEVICE, product_by_another_devices_handle),
+    MISTAKE(OTHER_DEVICE, convolution_on_another_devices_memory),
+    MISTAKE(OTHER_DEVICE, convolution_by_another_devices_handle),
+    MISTAKE(OTHER_DEVICE, handle_with_another_devices_stream),
     MISTAKE(DEVICE_NUMBER, device_out_of_range),
     MISTAKE(CAPTURE_SYNC, synchronise_in_capture),
     MISTAKE(CAPTURE_ALLOCATION, allocate_in_capture),
@@ -803,6 +914,8 @@ const struct mistake mistakes[] = {
     MISTAKE(BLAS_IN_PLACE, product_in_place),
     MISTAKE(BLAS_ALGORITHM, algorithm_of_another),
     MISTAKE(BLAS_SCALE, scale_on_device),
+    MISTAKE(BLAS_DETERMINISM, any_reduction),
+    MISTAKE(BLAS_DETERMINISM, algorithm_of_the_librarys),
     MISTAKE(DNN_HANDLE, descriptor_never_set),
     MISTAKE(DNN_TENSOR, tensor_without_rows),
     MISTAKE(DNN_CONVOLUTION, negative_padding),

@@ -91,6 +91,75 @@ static void findings_cannot_be_overlooked(void **state)
     assert_int_equal(WEXITSTATUS(status), 86);
 }
 
+/* --- more than is watched ----------------------------------------------------------------------------------------------------- */
+
+static cudaStream_t crowded;
+
+static void too_many_ranges(void)
+{
+    struct many_pointers arguments;
+    float *device;
+    cudaMalloc((void **)&device, BYTES);
+    for (int i = 0; i < 32; i++)
+        arguments.to[i] = device + i;
+    standin_launch(&kernel_many_pointers, 1, &arguments, crowded);
+}
+
+static void too_many_accesses(void)
+{
+    char *device;
+    cudaMalloc((void **)&device, 32768);
+    for (int i = 0; i < 32768; i++)
+        cudaMemsetAsync(device + i, 0, 1, crowded);
+}
+
+static void too_many_copies(void)
+{
+    enum { PAGES = 512, PAGE = 4096 };
+    char *device, *pinned;
+    cudaMalloc((void **)&device, PAGES * PAGE);
+    cudaMallocHost((void **)&pinned, PAGES * PAGE);
+    for (size_t i = 0; i < PAGES; i++)
+        cudaMemcpyAsync(device + i * PAGE, pinned + i * PAGE, PAGE, cudaMemcpyHostToDevice, crowded);
+}
+
+/* What is past a limit of the stand-in's own ends the process with a line that names the limit. */
+static void nothing_goes_unwatched(void **state)
+{
+    static const struct {
+        void (*make)(void);
+        const char *limit;
+    } crowds[] = {
+        {too_many_ranges,   "ACCESS_LIMIT" },
+        {too_many_accesses, "RECORDS_LIMIT"},
+        {too_many_copies,   "HOLDS_LIMIT"  },
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof crowds / sizeof *crowds; i++) {
+        char said[512] = "";
+        int ends[2], status;
+        fflush(NULL);
+        assert_int_equal(pipe(ends), 0);
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            dup2(ends[1], STDERR_FILENO);
+            close(ends[1]);
+            cudaStreamCreateWithFlags(&crowded, cudaStreamNonBlocking);
+            crowds[i].make();
+            _exit(90);
+        }
+        close(ends[1]);
+        ssize_t got;
+        for (size_t at = 0; (got = read(ends[0], said + at, sizeof said - 1 - at)) > 0; at += (size_t)got)
+            ;
+        close(ends[0]);
+        assert_int_equal(waitpid(child, &status, 0), child);
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != 86 || !strstr(said, crowds[i].limit))
+            fail_msg("%s: status %x, said \"%s\"", crowds[i].limit, (unsigned)status, said);
+    }
+}
+
 /* --- a right program ---------------------------------------------------------------------------------------------------------- */
 
 static const uint64_t seeds[] = {0, 1, 2, 3, 4, 5, 6, 7};
@@ -273,7 +342,8 @@ static void lost_device_stays_lost(void **state)
     assert_int_equal(cudaStreamSynchronize(stream), cudaErrorIllegalAddress);
     assert_int_equal(cudaMemGetInfo(&free_bytes, &total), cudaErrorIllegalAddress);
     assert_int_equal(cudaGetLastError(), cudaErrorIllegalAddress);
-    assert_int_equal(cudaStreamSynchronize(stream), cudaErrorIllegalAddress); /* sticky */
+    assert_int_equal(cudaGetLastError(), cudaErrorIllegalAddress); /* sticky */
+    assert_int_equal(cudaStreamSynchronize(stream), cudaErrorIllegalAddress);
     assert_int_equal(cudaFree(device), cudaErrorIllegalAddress);
     assert_int_equal(cudaStreamDestroy(stream), cudaErrorIllegalAddress);
     standin_restore_device();
@@ -313,6 +383,27 @@ static void one_device_is_lost(void **state)
     cudaGetLastError();
     assert_int_equal(standin_findings(), 0);
     assert_int_equal(standin_handles(), 0);
+}
+
+/* A launch that is asked by cudaGetLastError() is told what an earlier call left, once; calls that succeed in between change nothing. */
+static void last_error_is_of_any_earlier_call(void **state)
+{
+    float *device;
+    (void)state;
+    check(cudaMalloc((void **)&device, BYTES));
+    check(cudaMemset(device, 0, BYTES));
+    struct kernel_arguments arguments = {device, device, COUNT, 1};
+    standin_close_allocation(1);
+    assert_int_equal(cudaMalloc((void **)&(float *){NULL}, BYTES), cudaErrorMemoryAllocation);
+    standin_close_allocation(0);
+    standin_forgive();
+    check(standin_launch(&kernel_scale, blocks_of(COUNT), &arguments, NULL));
+    assert_int_equal(cudaGetLastError(), cudaErrorMemoryAllocation);
+    check(standin_launch(&kernel_scale, blocks_of(COUNT), &arguments, NULL));
+    assert_int_equal(cudaGetLastError(), cudaSuccess);
+    check(cudaDeviceSynchronize());
+    check(cudaFree(device));
+    assert_int_equal(standin_findings(), 0);
 }
 
 /* --- arithmetic --------------------------------------------------------------------------------------------------------------------- */
@@ -357,12 +448,31 @@ static double at(unsigned i, unsigned salt, int half)
     return (double)(half ? from_bfloat16(bfloat16(value(i, salt))) : value(i, salt));
 }
 
+/* Of a preference for results that are the same every time. */
+static cublasLtMatmulAlgo_t algorithm_of(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc,
+                                         const cublasLtMatrixLayout_t layout[3])
+{
+    cublasLtMatmulPreference_t preference;
+    cublasLtMatmulHeuristicResult_t result;
+    uint32_t reduction = CUBLASLT_REDUCTION_SCHEME_NONE;
+    int count;
+    assert_int_equal(cublasLtMatmulPreferenceCreate(&preference), 0);
+    assert_int_equal(
+        cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reduction, 4), 0);
+    assert_int_equal(cublasLtMatmulAlgoGetHeuristic(handle, desc, layout[0], layout[1], layout[2], layout[2],
+                                                    preference, 1, &result, &count),
+                     0);
+    assert_int_equal(count, 1);
+    cublasLtMatmulPreferenceDestroy(preference);
+    return result.algo;
+}
+
 static void one_product(int transposed_a, int transposed_b, int half, float beta)
 {
     enum { M = 13, N = 7, K = 19, LDA = 21, LDB = 20, LDC = 15 };
     cublasLtHandle_t handle;
     cublasLtMatmulDesc_t desc;
-    cublasLtMatrixLayout_t a_layout, b_layout, c_layout;
+    cublasLtMatrixLayout_t layout[3];
     cudaDataType type = half ? CUDA_R_16BF : CUDA_R_32F;
     int32_t ta = transposed_a, tb = transposed_b;
     uint32_t epilogue = CUBLASLT_EPILOGUE_BIAS;
@@ -375,11 +485,12 @@ static void one_product(int transposed_a, int transposed_b, int half, float beta
     assert_int_equal(cublasLtMatmulDescSetAttribute(desc, CUBLASLT_MATMUL_DESC_TRANSB, &tb, 4), 0);
     assert_int_equal(cublasLtMatmulDescSetAttribute(desc, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, 4), 0);
     assert_int_equal(cublasLtMatmulDescSetAttribute(desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, 8), 0);
-    cublasLtMatrixLayoutCreate(&a_layout, type, ta ? K : M, ta ? M : K, LDA);
-    cublasLtMatrixLayoutCreate(&b_layout, type, tb ? N : K, tb ? K : N, LDB);
-    cublasLtMatrixLayoutCreate(&c_layout, type, M, N, LDC);
-    assert_int_equal(cublasLtMatmul(handle, desc, &alpha, a, a_layout, b, b_layout, &beta, c, c_layout, c, c_layout,
-                                    NULL, NULL, 0, NULL),
+    cublasLtMatrixLayoutCreate(&layout[0], type, ta ? K : M, ta ? M : K, LDA);
+    cublasLtMatrixLayoutCreate(&layout[1], type, tb ? N : K, tb ? K : N, LDB);
+    cublasLtMatrixLayoutCreate(&layout[2], type, M, N, LDC);
+    cublasLtMatmulAlgo_t algorithm = algorithm_of(handle, desc, layout);
+    assert_int_equal(cublasLtMatmul(handle, desc, &alpha, a, layout[0], b, layout[1], &beta, c, layout[2], c, layout[2],
+                                    &algorithm, NULL, 0, NULL),
                      0);
     unsigned char have[LDC * N * 4];
     check(cudaMemcpy(have, c, LDC * N * (half ? 2 : 4), cudaMemcpyDeviceToHost));
@@ -396,9 +507,8 @@ static void one_product(int transposed_a, int transposed_b, int half, float beta
                               : (double)((float *)(void *)have)[n * LDC + m];
             assert_true(fabs(got - want) <= (half ? fabs(want) / 256 + 1e-30 : 1e-6 * (fabs(want) + 1)));
         }
-    cublasLtMatrixLayoutDestroy(a_layout);
-    cublasLtMatrixLayoutDestroy(b_layout);
-    cublasLtMatrixLayoutDestroy(c_layout);
+    for (int i = 0; i < 3; i++)
+        cublasLtMatrixLayoutDestroy(layout[i]);
     cublasLtMatmulDescDestroy(desc);
     cublasLtDestroy(handle);
     check(cudaFree(a));
@@ -679,12 +789,14 @@ int main(void)
         cmocka_unit_test(every_rule_has_a_mistake_and_a_document),
         cmocka_unit_test(every_mistake_is_found),
         cmocka_unit_test(findings_cannot_be_overlooked),
+        cmocka_unit_test(nothing_goes_unwatched),
         cmocka_unit_test(right_programs_have_no_findings),
         cmocka_unit_test(work_is_late),
         cmocka_unit_test(graph_replays_what_was_captured),
         cmocka_unit_test(no_driver),
         cmocka_unit_test(lost_device_stays_lost),
         cmocka_unit_test(one_device_is_lost),
+        cmocka_unit_test(last_error_is_of_any_earlier_call),
         cmocka_unit_test(products),
         cmocka_unit_test(convolutions),
         cmocka_unit_test(ranks_sum),

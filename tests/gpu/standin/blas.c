@@ -205,6 +205,9 @@ static cublasStatus_t gather(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc,
         return BROKEN(CUBLAS_STATUS_NOT_INITIALIZED, BLAS_HANDLE, "no cuBLASLt handle");
     if (!handle_is(desc, HANDLE_MATMUL))
         return BROKEN(CUBLAS_STATUS_INVALID_VALUE, BLAS_HANDLE, "no matmul descriptor");
+    if (handle->device != current_device())
+        return BROKEN(CUBLAS_STATUS_NOT_INITIALIZED, OTHER_DEVICE, "cuBLASLt handle of device %d, current is %d",
+                      handle->device, current_device());
     memset(ret_problem, 0, sizeof *ret_problem);
     ret_problem->desc = *desc;
     for (int i = 0; i < 4; i++) {
@@ -321,6 +324,8 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t lightHandle, cubl
                 BROKEN(CUBLAS_STATUS_INVALID_VALUE, BLAS_ATTRIBUTE, "alignment of %u bytes", preference->alignment[i]);
     if (status)
         return leave_with(status);
+    if (preference->reduction_mask & CUBLASLT_REDUCTION_SCHEME_INPLACE)
+        found(RULE_BLAS_DETERMINISM, "reduction schemes %#x", preference->reduction_mask);
     cublasLtMatmulHeuristicResult_t *result = &heuristicResultsArray[0];
     memset(result, 0, sizeof *result);
     result->workspaceSize = preference->workspace_bytes < WORKSPACE_BYTES ? 0 : WORKSPACE_BYTES;
@@ -355,8 +360,10 @@ static cublasStatus_t check_algorithm(const struct problem *p, const cublasLtMat
                       workspace_bytes);
     if (workspace && (uintptr_t)workspace % 256)
         return BROKEN(CUBLAS_STATUS_INVALID_VALUE, BLAS_WORKSPACE, "workspace at %p", workspace);
-    if (!algorithm)
+    if (!algorithm) {
+        found(RULE_BLAS_DETERMINISM, "no algorithm: one of the default preference");
         return CUBLAS_STATUS_SUCCESS;
+    }
     if (algorithm->data[0] != ALGORITHM_MARK || algorithm->data[1] != fingerprint(p))
         return BROKEN(CUBLAS_STATUS_INVALID_VALUE, BLAS_ALGORITHM, "the algorithm is not of this problem");
     if (workspace_bytes < algorithm->data[2])

@@ -1,6 +1,6 @@
 /*
  * cuDNN: two-dimensional convolutions of the legacy interface, held to its documentation. The lists of algorithms start with ones a caller
- * must pass over (no success, not deterministic).
+ * must pass over (no success, not deterministic) or may not take at their word (of another math type, which needs less workspace).
  */
 #include "tests/gpu/standin/cudnn.h"
 #include "tests/gpu/standin/engine.h"
@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 struct cudnnContext {
+    int device;
     cudaStream_t stream;
 };
 
@@ -42,17 +43,32 @@ cudnnStatus_t cudnnCreate(cudnnHandle_t *handle)
     lock();
     if (usable())
         return leave_with(CUDNN_STATUS_NOT_INITIALIZED);
-    *handle = handle_new(HANDLE_DNN, sizeof **handle);
-    return leave_with(*handle ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED);
+    if (!(*handle = handle_new(HANDLE_DNN, sizeof **handle)))
+        return leave_with(CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED);
+    (*handle)->device = current_device();
+    return leave_with(CUDNN_STATUS_SUCCESS);
+}
+
+static cudnnStatus_t check_handle(cudnnHandle_t handle)
+{
+    if (!handle_is(handle, HANDLE_DNN))
+        return BROKEN(CUDNN_STATUS_BAD_PARAM, DNN_HANDLE, "no cuDNN handle");
+    if (handle->device != current_device())
+        return BROKEN(CUDNN_STATUS_BAD_PARAM, OTHER_DEVICE, "cuDNN handle of device %d, current is %d", handle->device,
+                      current_device());
+    return CUDNN_STATUS_SUCCESS;
 }
 
 cudnnStatus_t cudnnSetStream(cudnnHandle_t handle, cudaStream_t streamId)
 {
     lock();
-    if (!handle_is(handle, HANDLE_DNN))
-        return leave_with(BROKEN(CUDNN_STATUS_BAD_PARAM, DNN_HANDLE, "no cuDNN handle"));
-    if (!stream_of(streamId))
-        return leave_with(CUDNN_STATUS_BAD_PARAM);
+    cudnnStatus_t status = check_handle(handle);
+    struct CUstream_st *s = status ? NULL : stream_of(streamId);
+    if (status || !s)
+        return leave_with(status ? status : CUDNN_STATUS_BAD_PARAM);
+    if (s->device != handle->device)
+        return leave_with(BROKEN(CUDNN_STATUS_BAD_PARAM, OTHER_DEVICE, "cuDNN handle of device %d, stream of device %d",
+                                 handle->device, s->device));
     handle->stream = streamId;
     return leave_with(CUDNN_STATUS_SUCCESS);
 }
@@ -247,23 +263,28 @@ cudnnStatus_t cudnnGetConvolution2dForwardOutputDim(const cudnnConvolutionDescri
 
 enum direction { FORWARD, BACK_TO_DATA, BACK_TO_FILTER };
 
-/* In the order in which they are offered. `matrix`: the workspace holds every patch of x as a row of a matrix. */
+/* In the order in which they are offered. `matrix`: the workspace holds every patch of x as a row of a matrix. `other_math`: what it would
+ * be with another math type than the descriptor's, not what runs. */
 static const struct algorithm {
     enum direction direction;
     int number, only_nchw, deterministic, matrix;
     size_t workspace;
+    int other_math;
 } algorithms[] = {
-    {FORWARD,        CUDNN_CONVOLUTION_FWD_ALGO_FFT,                   1, 1, 0, 0        },
-    {FORWARD,        CUDNN_CONVOLUTION_FWD_ALGO_GEMM,                  0, 1, 1, 0        },
-    {FORWARD,        CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM, 0, 1, 0, 48 << 10 },
-    {FORWARD,        CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM,         0, 1, 0, 0        },
-    {BACK_TO_DATA,   CUDNN_CONVOLUTION_BWD_DATA_ALGO_0,                0, 0, 0, 0        },
-    {BACK_TO_DATA,   CUDNN_CONVOLUTION_BWD_DATA_ALGO_FFT,              1, 1, 0, 0        },
-    {BACK_TO_DATA,   CUDNN_CONVOLUTION_BWD_DATA_ALGO_1,                0, 1, 0, 80 << 10 },
-    {BACK_TO_FILTER, CUDNN_CONVOLUTION_BWD_FILTER_ALGO_0,              0, 0, 0, 0        },
-    {BACK_TO_FILTER, CUDNN_CONVOLUTION_BWD_FILTER_ALGO_3,              0, 0, 0, 16 << 10 },
-    {BACK_TO_FILTER, CUDNN_CONVOLUTION_BWD_FILTER_ALGO_FFT,            1, 1, 0, 0        },
-    {BACK_TO_FILTER, CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1,              0, 1, 0, 112 << 10},
+    {FORWARD,        CUDNN_CONVOLUTION_FWD_ALGO_FFT,                   1, 1, 0, 0,         0},
+    {FORWARD,        CUDNN_CONVOLUTION_FWD_ALGO_GEMM,                  0, 1, 1, 0,         0},
+    {FORWARD,        CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM, 0, 1, 0, 0,         1},
+    {FORWARD,        CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM, 0, 1, 0, 48 << 10,  0},
+    {FORWARD,        CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM,         0, 1, 0, 0,         0},
+    {BACK_TO_DATA,   CUDNN_CONVOLUTION_BWD_DATA_ALGO_0,                0, 0, 0, 0,         0},
+    {BACK_TO_DATA,   CUDNN_CONVOLUTION_BWD_DATA_ALGO_FFT,              1, 1, 0, 0,         0},
+    {BACK_TO_DATA,   CUDNN_CONVOLUTION_BWD_DATA_ALGO_1,                0, 1, 0, 0,         1},
+    {BACK_TO_DATA,   CUDNN_CONVOLUTION_BWD_DATA_ALGO_1,                0, 1, 0, 80 << 10,  0},
+    {BACK_TO_FILTER, CUDNN_CONVOLUTION_BWD_FILTER_ALGO_0,              0, 0, 0, 0,         0},
+    {BACK_TO_FILTER, CUDNN_CONVOLUTION_BWD_FILTER_ALGO_3,              0, 0, 0, 16 << 10,  0},
+    {BACK_TO_FILTER, CUDNN_CONVOLUTION_BWD_FILTER_ALGO_FFT,            1, 1, 0, 0,         0},
+    {BACK_TO_FILTER, CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1,              0, 1, 0, 0,         1},
+    {BACK_TO_FILTER, CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1,              0, 1, 0, 112 << 10, 0},
 };
 #define ALGORITHMS (sizeof algorithms / sizeof *algorithms)
 
@@ -280,11 +301,16 @@ static size_t workspace_of(const struct algorithm *a, const struct cudnnTensorSt
 static const struct algorithm *find_algorithm(enum direction direction, int number, const struct cudnnTensorStruct *x)
 {
     for (size_t i = 0; i < ALGORITHMS; i++)
-        if (algorithms[i].direction == direction && algorithms[i].number == number &&
+        if (algorithms[i].direction == direction && algorithms[i].number == number && !algorithms[i].other_math &&
             !(algorithms[i].only_nchw && x->format != CUDNN_TENSOR_NCHW))
             return &algorithms[i];
     found(RULE_DNN_ALGORITHM, "algorithm %d", number);
     return NULL;
+}
+
+static cudnnMathType_t other_math(cudnnMathType_t math)
+{
+    return math == CUDNN_FMA_MATH ? CUDNN_TENSOR_OP_MATH : CUDNN_FMA_MATH;
 }
 
 #define LIST(DIRECTION, algorithm_type, x, w, y)                                                                       \
@@ -292,8 +318,9 @@ static const struct algorithm *find_algorithm(enum direction direction, int numb
         cudnnStatus_t status;                                                                                          \
         lock();                                                                                                        \
         *returnedAlgoCount = 0;                                                                                        \
-        status = handle_is(handle, HANDLE_DNN) ? check_descriptors(convDesc, x, w, y)                                  \
-                                               : BROKEN(CUDNN_STATUS_BAD_PARAM, DNN_HANDLE, "no cuDNN handle");        \
+        status = check_handle(handle);                                                                                 \
+        if (!status)                                                                                                   \
+            status = check_descriptors(convDesc, x, w, y);                                                             \
         for (size_t i = 0; !status && i < ALGORITHMS; i++)                                                             \
             if (algorithms[i].direction == DIRECTION && *returnedAlgoCount < requestedAlgoCount) {                     \
                 int offered = !(algorithms[i].only_nchw && (x)->format != CUDNN_TENSOR_NCHW);                          \
@@ -303,7 +330,8 @@ static const struct algorithm *find_algorithm(enum direction direction, int numb
                 perfResults[*returnedAlgoCount].memory = workspace_of(&algorithms[i], x, w, y);                        \
                 perfResults[*returnedAlgoCount].determinism =                                                          \
                     algorithms[i].deterministic ? CUDNN_DETERMINISTIC : CUDNN_NON_DETERMINISTIC;                       \
-                perfResults[(*returnedAlgoCount)++].mathType = convDesc->math;                                         \
+                perfResults[(*returnedAlgoCount)++].mathType =                                                         \
+                    algorithms[i].other_math ? other_math(convDesc->math) : convDesc->math;                            \
             }                                                                                                          \
         return leave_with(status);                                                                                     \
     } while (0)
@@ -341,9 +369,9 @@ static cudnnStatus_t workspace_size(cudnnHandle_t handle, enum direction directi
                                     cudnnFilterDescriptor_t w, cudnnTensorDescriptor_t y, size_t *ret_bytes)
 {
     lock();
-    cudnnStatus_t status = handle_is(handle, HANDLE_DNN)
-                               ? check_descriptors(conv, x, w, y)
-                               : BROKEN(CUDNN_STATUS_BAD_PARAM, DNN_HANDLE, "no cuDNN handle");
+    cudnnStatus_t status = check_handle(handle);
+    if (!status)
+        status = check_descriptors(conv, x, w, y);
     const struct algorithm *a = status ? NULL : find_algorithm(direction, number, x);
     if (a)
         *ret_bytes = workspace_of(a, x, w, y);
@@ -470,10 +498,11 @@ static cudnnStatus_t call(cudnnHandle_t handle, enum direction direction, int nu
                           const void *const data[3], void *workspace, size_t workspace_bytes, const void *alpha,
                           const void *beta)
 {
-    if (!handle_is(handle, HANDLE_DNN) || !alpha || !beta || is_device_address(alpha) || is_device_address(beta))
-        return BROKEN(CUDNN_STATUS_BAD_PARAM, DNN_HANDLE, "no handle, or alpha %p or beta %p is not in host memory",
-                      alpha, beta);
-    cudnnStatus_t status = check_descriptors(conv, x, w, y);
+    cudnnStatus_t status = check_handle(handle);
+    if (!status && (!alpha || !beta || is_device_address(alpha) || is_device_address(beta)))
+        status = BROKEN(CUDNN_STATUS_BAD_PARAM, DNN_HANDLE, "alpha %p or beta %p is not in host memory", alpha, beta);
+    if (!status)
+        status = check_descriptors(conv, x, w, y);
     const struct algorithm *a = status ? NULL : find_algorithm(direction, number, x);
     if (!status && !a)
         status = CUDNN_STATUS_NOT_SUPPORTED;

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #define WAITING_LIMIT  4096 /* operations that wait before some run unasked */
-#define RECORDS_LIMIT  65536
+#define RECORDS_LIMIT  16384
 #define LEGACY_STREAMS DEVICES_LIMIT
 
 struct settings settings;
@@ -177,6 +177,7 @@ void standin_restore_device(void)
     settings.connect_device = -1;
     settings.status = cudaErrorIllegalAddress;
     memset(settings.lost, 0, sizeof settings.lost);
+    last_error = cudaSuccess;
 }
 
 unsigned standin_handles(void)
@@ -209,17 +210,20 @@ cudaError_t usable(void)
 
 cudaError_t leave(cudaError_t error)
 {
-    if (error && error != cudaErrorNotReady)
+    if (error)
         last_error = error;
     unlock();
     return error;
 }
 
-/* As of a runtime that is linked into each library by itself: what cuBLASLt and cuDNN were told is not seen here. */
+/* The error of the last call of this thread that failed, also of one that came before calls that succeeded; a lost device's stays. As of a
+ * runtime that is linked into each library by itself: what cuBLASLt and cuDNN were told is not seen here. */
 cudaError_t cudaGetLastError(void)
 {
+    lock();
     cudaError_t error = last_error;
-    last_error = cudaSuccess;
+    last_error = error && error == settings.lost[device_now] ? error : cudaSuccess;
+    unlock();
     return error;
 }
 
@@ -379,8 +383,11 @@ void touched(const struct operation *operation, const void *start, size_t bytes,
             break;
         }
     }
-    if (!known_already && records < RECORDS_LIMIT)
-        record[records++] = (struct record){first, end, touch, slot, operation->number, operation->name};
+    if (known_already)
+        return;
+    if (records == RECORDS_LIMIT)
+        too_many("accesses of work that is not known to be done", RECORDS_LIMIT, "RECORDS_LIMIT in engine.c");
+    record[records++] = (struct record){first, end, touch, slot, operation->number, operation->name};
 }
 
 /* Drops what every operation still to come is ordered after. */
@@ -441,8 +448,11 @@ void operation_free(struct operation *operation)
 
 void touches(struct operation *operation, const void *start, size_t bytes, enum touch touch)
 {
-    if (bytes > 0 && operation->accesses < ACCESS_LIMIT)
-        operation->access[operation->accesses++] = (struct access){start, bytes, touch, 1};
+    if (bytes == 0)
+        return;
+    if (operation->accesses == ACCESS_LIMIT)
+        too_many("ranges that one operation touches", ACCESS_LIMIT, "ACCESS_LIMIT in engine.h");
+    operation->access[operation->accesses++] = (struct access){start, bytes, touch, 1};
 }
 
 /* FNV-1a (Fowler, Noll, Vo). */
@@ -568,11 +578,26 @@ cudaError_t complete_everything(void)
     return complete(&wanted);
 }
 
+/* Whether all device memory that an operation touches is of the stream's device. */
+static cudaError_t check_devices(const struct operation *operation, const struct CUstream_st *stream)
+{
+    for (unsigned i = 0; i < operation->accesses; i++) {
+        const void *start = operation->access[i].start;
+        const struct allocation *a = is_device_address(start) ? allocation_of(start, 0) : NULL;
+        if (a && a->device != stream->device)
+            return BROKEN(cudaErrorIllegalAddress, OTHER_DEVICE, "%s in a stream of device %d: %p is of device %d",
+                          operation->name, stream->device, start, a->device);
+    }
+    return cudaSuccess;
+}
+
 cudaError_t enqueue(struct operation *operation, struct CUstream_st *stream)
 {
     cudaError_t error = usable() ? usable() : settings.lost[stream->device];
     if (!error && stream->posting)
         found(RULE_NCCL_PROGRESS, "%s in a stream that a sum is still to come to", operation->name);
+    if (!error)
+        error = check_devices(operation, stream);
     if (!error && stream->capture)
         return capture_add(stream, operation);
     for (struct CUstream_st *s = stream_list; !error && s && stream->slot < LEGACY_STREAMS; s = s->next)

@@ -26,6 +26,9 @@ void found(enum standin_rule rule, const char *format, ...) __attribute__((forma
 /* Counts and prints, then returns `status`. */
 #define BROKEN(status, rule, ...) (found(RULE_##rule, __VA_ARGS__), (status))
 
+/* Past a limit of the stand-in's own nothing would be watched: says which, and ends the process with status 86. */
+_Noreturn void too_many(const char *what, unsigned limit, const char *where);
+
 void lock(void);
 void unlock(void);
 cudaError_t leave(

@@ -362,8 +362,10 @@ void pinned_hold(const void *start, size_t bytes, int readable)
         return;
     if (start == (const void *)a->start && bytes == a->bytes)
         last = page_up(a->start + a->bytes);
-    if (first >= last || holds == HOLDS_LIMIT)
+    if (first >= last)
         return;
+    if (holds == HOLDS_LIMIT)
+        too_many("ranges of pinned memory in use", HOLDS_LIMIT, "HOLDS_LIMIT in memory.c");
     for (int i = 0; i < holds; i++)
         if (hold[i].start < last && first < hold[i].start + hold[i].bytes)
             readable &= hold[i].readable;

@@ -58,6 +58,12 @@ void found(enum standin_rule rule, const char *format, ...)
     }
 }
 
+void too_many(const char *what, unsigned limit, const char *where)
+{
+    fprintf(stderr, "stand-in: more than %u %s: the rest would not be watched; raise %s\n", limit, what, where);
+    _exit(86);
+}
+
 unsigned standin_findings(void)
 {
     return total;

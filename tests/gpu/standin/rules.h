@@ -32,6 +32,7 @@
     RULE(FLAGS, "unknown flags", "RT cudaStreamCreateWithFlags, cudaEventCreateWithFlags, cudaStreamWaitEvent: cudaErrorInvalidValue") \
     RULE(EVENT_TIMING, "time of events that have none", "RT cudaEventElapsedTime: cudaErrorInvalidResourceHandle for cudaEventDisableTiming or never recorded") \
     RULE(DEVICE_MISMATCH, "stream or event of another device than the current one", "PG 'Multi-Device System', Stream and Event Behavior: the launch or record fails") \
+    RULE(OTHER_DEVICE, "work of one device on memory of another, or by a library's handle of another", "PG 'Multi-Device System', Peer-to-Peer Memory Access: only after cudaDeviceEnablePeerAccess(); BL cublasLtCreate, DN cudnnCreate: the handle is tied to the current device; OURS: copies too, which the runtime would stage through the host") \
     RULE(DEVICE_NUMBER, "no such device", "RT cudaSetDevice: cudaErrorInvalidDevice") \
     /* capture */ \
     RULE(CAPTURE_SYNC, "synchronised, queried or copied synchronously while capturing", "PG 'CUDA Graphs', Prohibited and Unhandled Operations: cudaErrorStreamCaptureUnsupported, the capture is invalid") \
@@ -61,6 +62,7 @@
     RULE(BLAS_IN_PLACE, "D overlaps A, B or the bias, or C in another layout", "BL cublasLtMatmul: in-place needs C == D and Cdesc == Ddesc") \
     RULE(BLAS_ALGORITHM, "algorithm chosen for another problem", "BL cublasLtMatmulAlgoGetHeuristic: an algorithm for these descriptors") \
     RULE(BLAS_SCALE, "alpha or beta missing or in device memory in host pointer mode", "BL CUBLASLT_POINTER_MODE_HOST: pointer targets a single value in host memory") \
+    RULE(BLAS_DETERMINISM, "algorithms are asked for whose partial sums meet in the output, in an order that nobody fixes", "BL cublasLtReductionScheme_t, INPLACE: counters guarantee the sequentiality, not the order; CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK allows every scheme unless it is set, and cublasLtMatmul without an algorithm takes one of the default preference; OURS: two runs are bit-equal") \
     /* cuDNN */ \
     RULE(DNN_HANDLE, "no such handle or descriptor, or one that was never set", "DN cudnnConvolutionForward: CUDNN_STATUS_BAD_PARAM if a pointer is NULL") \
     RULE(DNN_TENSOR, "a dimension of tensor or filter is not positive, or strides overlap", "DN cudnnSetTensor4dDescriptor, cudnnSetFilter4dDescriptor: CUDNN_STATUS_BAD_PARAM") \

@@ -10,7 +10,7 @@
  * What it is not: a device. It says nothing on speed, on the rounding of a device, nor on what the documents leave out.
  *
  * A broken rule returns the documented status where there is one, is printed, and is counted. A process that ends with findings nobody
- * forgave ends with status 86.
+ * forgave ends with status 86, and so does one that does more at a time than the stand-in can watch.
  *
  * Environment: STANDIN_DEVICES (default 1, at most 8; 0 = no driver), STANDIN_CAPABILITY (times ten, default 80), STANDIN_BARRED (a device in
  * exclusive mode, which is taken), STANDIN_MEMORY_MB per device (default 4096), STANDIN_SEED (default 1),

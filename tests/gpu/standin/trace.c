@@ -119,8 +119,10 @@ static struct hull *hull_of(const struct allocation *a, const char *address, siz
     for (unsigned i = 0; i < a->buffers && !buffer; i++)
         if (address >= a->buffer[i].start && address + bytes <= a->buffer[i].start + a->buffer[i].bytes)
             buffer = &a->buffer[i];
-    if (!buffer || now.hulls == HULLS_LIMIT)
+    if (!buffer)
         return NULL;
+    if (now.hulls == HULLS_LIMIT)
+        too_many("buffers that one kernel touches", HULLS_LIMIT, "HULLS_LIMIT in trace.c");
     now.hull[now.hulls] = (struct hull){
         buffer->start, buffer->start + buffer->bytes, {NULL, NULL},
             {NULL, NULL}
