@@ -22,10 +22,6 @@ struct drop_inputs : plain_kernel {
         uint32_t step;
         int head; /* of the first row */
     };
-    HD int phases(const arguments &)
-    {
-        return 1;
-    }
     HD void phase(int, const arguments &a, shared &, registers &, const place &at)
     {
         for (struct walk w = walk_from(at, a.rows * (size_t)a.stride, (unsigned)a.stride); inside(w); walk_on(&w)) {
@@ -56,10 +52,6 @@ struct row_losses : plain_kernel {
         size_t rows, period;
         int answers_padded;
     };
-    HD int phases(const arguments &)
-    {
-        return 1;
-    }
     HD void phase(int, const arguments &a, shared &, registers &, const place &at)
     {
         size_t questions = (size_t)a.tree->questions, answers = (size_t)a.tree->answers;
@@ -128,7 +120,7 @@ struct sum_losses {
     }
 };
 
-/* AdamW of all heads as head.h says; biases are not decayed, and what fills up stays 0. */
+/* AdamW of all heads as head_fit.h says; biases are not decayed, and what fills up stays 0. */
 struct adam_heads : plain_kernel {
     struct arguments {
         float *weight, *moment1, *moment2;
@@ -137,10 +129,6 @@ struct adam_heads : plain_kernel {
         int stride, inputs;
         float learning_rate, bias_rate, decay, correction1, correction2;
     };
-    HD int phases(const arguments &)
-    {
-        return 1;
-    }
     HD void phase(int, const arguments &a, shared &, registers &, const place &at)
     {
         for (struct walk w = walk_from(at, a.count, (unsigned)a.stride); inside(w); walk_on(&w)) {

@@ -88,10 +88,6 @@ struct mask_weights : plain_kernel {
         float dropout;
         uint64_t seed;
     };
-    HD int phases(const arguments &)
-    {
-        return 1;
-    }
     HD void phase(int, const arguments &a, shared &, registers &, const place &at)
     {
         size_t columns = (size_t)(a.columns.views * a.columns.per_view);
@@ -122,10 +118,6 @@ struct concentrate : plain_kernel {
         size_t rows;
         int stride, dump;
     };
-    HD int phases(const arguments &)
-    {
-        return 1;
-    }
     HD void phase(int, const arguments &a, shared &, registers &, const place &at)
     {
         const struct pass_columns &columns = a.columns;

@@ -17,10 +17,6 @@ struct look_views : plain_kernel {
         size_t images;
         int pixel_side, side, channels;
     };
-    HD int phases(const arguments &)
-    {
-        return 1;
-    }
     HD void phase(int, const arguments &a, shared &, registers &, const place &at)
     {
         size_t side = (size_t)a.side, bytes = (size_t)a.pixel_side * (size_t)a.pixel_side * (size_t)a.channels;

@@ -37,10 +37,6 @@ template <class From, class To> struct affine_activate {
     };
     template <int N> struct kernel : plain_kernel {
         typedef work arguments;
-        HD int phases(const arguments &)
-        {
-            return 1;
-        }
         HD void phase(int, const arguments &a, shared &, registers &, const place &at)
         {
             for (struct walk w = walk_from(at, a.count / N, (unsigned)a.channels / N); inside(w); walk_on(&w)) {
@@ -85,10 +81,6 @@ template <class T, int Kernel, int Stride> struct depthwise {
     };
     template <int N> struct kernel : plain_kernel {
         typedef work arguments;
-        HD int phases(const arguments &)
-        {
-            return 1;
-        }
         HD void phase(int, const arguments &a, shared &, registers &, const place &at)
         {
             unsigned channels = (unsigned)a.window.channels / N, output = (unsigned)a.window.output_side,
@@ -156,10 +148,6 @@ template <class T> struct gate_scale {
     };
     template <int N> struct kernel : plain_kernel {
         typedef work arguments;
-        HD int phases(const arguments &)
-        {
-            return 1;
-        }
         HD void phase(int, const arguments &a, shared &, registers &, const place &at)
         {
             for (struct walk w = walk_from(at, a.count / N, (unsigned)a.channels / N); inside(w); walk_on(&w)) {
@@ -249,10 +237,6 @@ template <class T> struct add_maps {
     };
     template <int N> struct kernel : plain_kernel {
         typedef work arguments;
-        HD int phases(const arguments &)
-        {
-            return 1;
-        }
         HD void phase(int, const arguments &a, shared &, registers &, const place &at)
         {
             for (struct walk w = walk_from(at, a.count / N, (unsigned)(a.per_image / N)); inside(w); walk_on(&w)) {
@@ -276,10 +260,6 @@ template <class T> struct max_pool : plain_kernel {
         struct window window;
         int kernel, stride;
     };
-    HD int phases(const arguments &)
-    {
-        return 1;
-    }
     HD void phase(int, const arguments &a, shared &, registers &, const place &at)
     {
         size_t output = (size_t)a.window.output_side, side = (size_t)a.window.side,
@@ -307,10 +287,6 @@ struct pad_maps : plain_kernel {
         int side, padded_side, before, channels;
         size_t images;
     };
-    HD int phases(const arguments &)
-    {
-        return 1;
-    }
     HD void phase(int, const arguments &a, shared &, registers &, const place &at)
     {
         size_t padded = (size_t)a.padded_side, channels = (size_t)a.channels, side = (size_t)a.side;
@@ -332,10 +308,6 @@ struct transpose : plain_kernel {
         float *target;
         size_t outer, rows, columns;
     };
-    HD int phases(const arguments &)
-    {
-        return 1;
-    }
     HD void phase(int, const arguments &a, shared &, registers &, const place &at)
     {
         for (struct walk w = walk_from(at, a.outer * a.rows * a.columns, (unsigned)a.rows); inside(w); walk_on(&w)) {

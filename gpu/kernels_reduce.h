@@ -160,10 +160,6 @@ template <class To> struct finish_sums : plain_kernel {
         size_t outer, segments, columns;
         double factor;
     };
-    HD int phases(const arguments &)
-    {
-        return 1;
-    }
     HD void phase(int, const arguments &a, shared &, registers &, const place &at)
     {
         for (struct walk w = walk_from(at, a.outer * a.columns, (unsigned)a.columns); inside(w); walk_on(&w)) {
@@ -180,10 +176,6 @@ struct join_segments : plain_kernel {
         double *target;        /* [columns] OUTPUT */
         size_t segments, columns;
     };
-    HD int phases(const arguments &)
-    {
-        return 1;
-    }
     HD void phase(int, const arguments &a, shared &, registers &, const place &at)
     {
         for (size_t i = (size_t)at.block * THREADS + at.thread; i < a.columns; i += (size_t)at.blocks * THREADS)

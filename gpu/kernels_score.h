@@ -166,10 +166,6 @@ struct inform_totals : plain_kernel {
         size_t rows;
         int row_floats;
     };
-    HD int phases(const arguments &)
-    {
-        return 1;
-    }
     HD void phase(int, const arguments &a, shared &, registers &, const place &at)
     {
         for (size_t row = (size_t)at.block * THREADS + at.thread; row < a.rows; row += (size_t)at.blocks * THREADS) {

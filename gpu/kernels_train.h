@@ -51,10 +51,6 @@ struct norm_statistics : plain_kernel {
         int channels;
         float epsilon, momentum;
     };
-    HD int phases(const arguments &)
-    {
-        return 1;
-    }
     HD void phase(int, const arguments &a, shared &, registers &, const place &at)
     {
         int c = (int)(at.block * THREADS + at.thread);
@@ -112,10 +108,6 @@ struct affine_gradients : plain_kernel {
         size_t segments, rows;
         int channels;
     };
-    HD int phases(const arguments &)
-    {
-        return 1;
-    }
     HD void phase(int, const arguments &a, shared &, registers &, const place &at)
     {
         int c = (int)(at.block * THREADS + at.thread);
@@ -144,10 +136,6 @@ struct affine_back {
     };
     template <int N> struct kernel : plain_kernel {
         typedef work arguments;
-        HD int phases(const arguments &)
-        {
-            return 1;
-        }
         HD void phase(int, const arguments &a, shared &, registers &, const place &at)
         {
             for (struct walk w = walk_from(at, a.count / N, (unsigned)a.flow.channels / N); inside(w); walk_on(&w)) {
@@ -184,10 +172,6 @@ template <int Kernel, int Stride> struct depthwise_back {
     };
     template <int N> struct kernel : plain_kernel {
         typedef work arguments;
-        HD int phases(const arguments &)
-        {
-            return 1;
-        }
         HD void phase(int, const arguments &a, shared &, registers &, const place &at)
         {
             size_t side = (size_t)a.window.side, channels = (size_t)a.window.channels;
@@ -313,10 +297,6 @@ struct se_weights : plain_kernel {
         size_t images;
         int channels, reduced;
     };
-    HD int phases(const arguments &)
-    {
-        return 1;
-    }
     HD void phase(int, const arguments &a, shared &, registers &, const place &at)
     {
         size_t channels = (size_t)a.channels, reduced = (size_t)a.reduced;
@@ -354,10 +334,6 @@ struct spread_back {
     };
     template <int N> struct kernel : plain_kernel {
         typedef work arguments;
-        HD int phases(const arguments &)
-        {
-            return 1;
-        }
         HD void phase(int, const arguments &a, shared &, registers &, const place &at)
         {
             for (struct walk w = walk_from(at, a.count / N, (unsigned)a.channels / N); inside(w); walk_on(&w)) {
@@ -387,10 +363,6 @@ struct scale_back : plain_kernel {
         size_t count, per_image;
         int add;
     };
-    HD int phases(const arguments &)
-    {
-        return 1;
-    }
     HD void phase(int, const arguments &a, shared &, registers &, const place &at)
     {
         for (size_t i = (size_t)at.block * THREADS + at.thread; i < a.count; i += (size_t)at.blocks * THREADS)
@@ -407,10 +379,6 @@ struct max_pool_back : plain_kernel {
         struct window window;
         int kernel, stride, add;
     };
-    HD int phases(const arguments &)
-    {
-        return 1;
-    }
     HD void phase(int, const arguments &a, shared &, registers &, const place &at)
     {
         size_t side = (size_t)a.window.side, output = (size_t)a.window.output_side,
@@ -457,10 +425,6 @@ struct crop_back : plain_kernel {
         int side, padded_side, before, channels, add;
         size_t images;
     };
-    HD int phases(const arguments &)
-    {
-        return 1;
-    }
     HD void phase(int, const arguments &a, shared &, registers &, const place &at)
     {
         size_t side = (size_t)a.side, padded = (size_t)a.padded_side, channels = (size_t)a.channels,

@@ -55,10 +55,6 @@ struct update_ranges : plain_kernel {
         const float *gradient;
         float *value, *moment1, *moment2;
     };
-    HD int phases(const arguments &)
-    {
-        return 1;
-    }
     HD void phase(int, const arguments &a, shared &, registers &, const place &at)
     {
         const struct update_range range = a.range[at.block / UPDATE_BLOCKS];

@@ -145,6 +145,10 @@ struct plain_kernel {
     enum { threads = THREADS };
     typedef nothing shared;
     typedef nothing registers;
+    template <class A> HD int phases(const A &)
+    {
+        return 1;
+    }
 };
 
 /* Elements a thread takes, so that a grid is not larger than it need be. */
