@@ -24,6 +24,7 @@
 #include "base/host_device.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum philox_domain {
@@ -70,6 +71,18 @@ HOST_DEVICE static inline struct philox philox(uint64_t key, uint32_t c0, uint32
 HOST_DEVICE static inline float philox_uniform(uint32_t word)
 {
     return (float)(word >> 8) * 0x1p-24f;
+}
+
+/* Shuffles the rows (Fisher and Yates), by PHILOX_SHUFFLE. */
+static inline void philox_shuffle(uint64_t seed, uint32_t head, uint32_t step, uint64_t *row, size_t count)
+{
+    for (size_t i = count; i-- > 1;) {
+        uint32_t word = philox(seed, (uint32_t)i, head, step, PHILOX_SHUFFLE).word[0];
+        size_t other = (size_t)((uint64_t)word * (i + 1) >> 32);
+        uint64_t kept = row[i];
+        row[i] = row[other];
+        row[other] = kept;
+    }
 }
 
 /* Two standard normal numbers from two words (Box and Muller 1958). */

@@ -1,5 +1,5 @@
 /*
- * Fitting heads: the recipe of head.h with each head as one item of parallel work per epoch. Embeddings are
+ * Fitting heads: the recipe of head_fit.h with each head as one item of parallel work per epoch. Embeddings are
  * converted block by block where they are used, so memory does not grow with the number of galaxies. Scoring
  * is heads.c.
  */
@@ -24,8 +24,7 @@ struct learner {
     float *weight, *gradient, *moment1, *moment2; /* [answers_padded][stride] */
     uint64_t *order;                              /* [train_count] this epoch's rows */
     double loss;                                  /* summed over the rows evaluated last */
-    int failed;
-    uint64_t failed_row; /* the galaxy whose loss was not finite */
+    uint64_t failed_row;                          /* whose loss was not finite; UINT64_MAX = none */
 };
 
 /* One worker's memory. */
@@ -38,6 +37,7 @@ struct scratch {
 };
 
 struct fit_job {
+    struct workers *workers;
     const struct fit_request *request;
     const struct head_kernels *kernels;
     struct head_set *heads; /* the best state so far */
@@ -47,8 +47,7 @@ struct fit_job {
     struct scratch *scratch; /* [workers] */
     const uint64_t *evaluate_row;
     size_t evaluate_count;
-    int train;        /* 0: only evaluate */
-    uint64_t bad_row; /* whose loss was not finite; UINT64_MAX = none */
+    int train; /* 0: only evaluate */
 };
 
 static size_t round_up(size_t value, size_t step)
@@ -65,13 +64,14 @@ static void *zeroed(size_t count, size_t size)
 }
 
 /* Between the head_set's arrays and the learner's padded rows; `out` copies to the head_set. */
-static void exchange(struct fit_job *job, int head, int out)
+static int exchange(void *context, int out)
 {
+    struct fit_job *job = context;
     struct head_set *heads = job->heads;
-    struct learner *learner = &job->learner[head];
-    size_t inputs = (size_t)heads->inputs;
-    for (size_t a = 0; a < (size_t)heads->answers; a++) {
-        size_t output = (size_t)head * (size_t)heads->answers + a;
+    size_t inputs = (size_t)heads->inputs, answers = (size_t)heads->answers;
+    for (size_t output = 0; output < (size_t)heads->count * answers; output++) {
+        struct learner *learner = &job->learner[output / answers];
+        size_t a = output % answers;
         struct {
             float *stored, *working;
             size_t count;
@@ -85,20 +85,7 @@ static void exchange(struct fit_job *job, int head, int out)
             memcpy(out ? pair[i].stored : pair[i].working, out ? pair[i].working : pair[i].stored,
                    pair[i].count * sizeof(float));
     }
-}
-
-static void shuffle(const struct fit_job *job, int head)
-{
-    const struct fit_request *request = job->request;
-    uint64_t *order = job->learner[head].order;
-    memcpy(order, request->train_row, request->train_count * sizeof *order);
-    for (size_t i = request->train_count; i-- > 1;) {
-        uint32_t word = philox(request->seed, (uint32_t)i, (uint32_t)head, (uint32_t)job->step, PHILOX_SHUFFLE).word[0];
-        size_t other = (size_t)((uint64_t)word * (i + 1) >> 32);
-        uint64_t kept = order[i];
-        order[i] = order[other];
-        order[other] = kept;
-    }
+    return 0;
 }
 
 static const uint16_t *embedding_of(const struct fit_job *job, uint64_t row, const uint64_t *step)
@@ -166,7 +153,6 @@ static int train_block(const struct fit_job *job, struct scratch *scratch, struc
         for (size_t a = 0; a < answers; a++)
             any += scratch->gradient[a];
         if (!isfinite(any)) {
-            learner->failed = 1;
             learner->failed_row = row[r];
             return -1;
         }
@@ -206,7 +192,7 @@ static int train_epoch(struct fit_job *job, struct scratch *scratch, int head)
     struct learner *learner = &job->learner[head];
     size_t count = job->request->train_count, batch = (size_t)job->request->batch;
     uint64_t step = job->step;
-    shuffle(job, head);
+    fit_shuffle(job->request, head, step, learner->order);
     for (size_t first = 0; first < count; first += batch, step++) {
         size_t end = first + batch < count ? first + batch : count;
         float weight = 1.0f / (float)(end - first);
@@ -233,10 +219,8 @@ static void evaluate(struct fit_job *job, struct scratch *scratch, int head)
             uint64_t row = job->evaluate_row[at + r];
             double loss = likelihood_galaxy(job->request->schema, scratch->x + r * job->answers_padded,
                                             votes_of(job->request, row));
-            if (!isfinite(loss) && !learner->failed) {
-                learner->failed = 1;
+            if (!isfinite(loss) && learner->failed_row == UINT64_MAX)
                 learner->failed_row = row;
-            }
             learner->loss += loss;
         }
     }
@@ -251,66 +235,20 @@ static void head_task(void *context, long item, int worker)
     evaluate(job, scratch, (int)item);
 }
 
-/* Runs all heads; the loss per head and evaluated row, NaN when nothing was evaluated. */
-static int run(struct workers *workers, struct fit_job *job, int train, const uint64_t *row, size_t count,
-               double *ret_loss)
+static int run(void *context, int train, uint64_t step, const uint64_t *row, size_t count, double *loss,
+               uint64_t *failed_row)
 {
+    struct fit_job *job = context;
     job->train = train;
+    job->step = step;
     job->evaluate_row = row;
     job->evaluate_count = count;
-    workers_run(workers, head_task, job, job->heads->count);
-    *ret_loss = 0;
+    workers_run(job->workers, head_task, job, job->heads->count);
     for (int head = 0; head < job->heads->count; head++) {
-        if (job->learner[head].failed) {
-            job->bad_row = job->learner[head].failed_row;
-            return error_set(ERROR_INPUT, "the loss is not finite: the galaxy's embedding is broken, or "
-                                          "heads.learning_rate or heads.bias_rate is too high");
-        }
-        *ret_loss += job->learner[head].loss;
+        loss[head] = job->learner[head].loss;
+        failed_row[head] = job->learner[head].failed_row;
     }
-    *ret_loss /= (double)count * job->heads->count; /* 0 / 0 is NaN */
     return 0;
-}
-
-static void keep(struct fit_job *job)
-{
-    for (int head = 0; head < job->heads->count; head++)
-        exchange(job, head, 1);
-    job->heads->step = job->step;
-}
-
-static int fit(struct workers *workers, struct fit_job *job, struct fit_report *report)
-{
-    const struct fit_request *request = job->request;
-    int validated = request->validation_count > 0;
-    int epochs = validated ? request->epochs_max : request->epochs_max / 4 > 0 ? request->epochs_max / 4 : 1;
-    uint64_t steps_per_epoch = (request->train_count + (size_t)request->batch - 1) / (size_t)request->batch;
-    double best, loss;
-    int result = run(workers, job, 0, request->validation_row, request->validation_count, &best);
-    while (!result && report->epochs < epochs && report->epochs - report->best_epoch < request->patience) {
-        result = run(workers, job, 1, request->validation_row, request->validation_count, &loss);
-        if (result)
-            break;
-        job->step += steps_per_epoch;
-        report->epochs++;
-        if (!validated || loss < best) {
-            keep(job);
-            best = loss;
-            report->best_epoch = report->epochs;
-        }
-        if (request->stop && request->stop(request->stop_context))
-            result = error_set(ERROR_CANCELLED, "training was cancelled after %d epochs", report->epochs);
-    }
-    report->validation_loss = (float)best;
-    report->bad_row = job->bad_row;
-    if (result)
-        return result;
-    for (int head = 0; head < job->heads->count; head++)
-        exchange(job, head, 0);
-    result = run(workers, job, 0, request->train_row, request->train_count, &loss);
-    report->train_loss = (float)loss;
-    report->bad_row = job->bad_row;
-    return result;
 }
 
 static void job_free(struct fit_job *job, int workers)
@@ -344,9 +282,8 @@ static int job_new(struct fit_job *job, int workers)
         learner->moment1 = zeroed(size, sizeof(float));
         learner->moment2 = zeroed(size, sizeof(float));
         learner->order = zeroed(job->request->train_count, sizeof *learner->order);
+        learner->failed_row = UINT64_MAX;
         complete = learner->weight && learner->gradient && learner->moment1 && learner->moment2 && learner->order;
-        if (complete)
-            exchange(job, head, 0);
     }
     for (int i = 0; i < workers && complete; i++) {
         struct scratch *scratch = &job->scratch[i];
@@ -367,16 +304,16 @@ int cpu_head_fit(struct workers *workers, const struct fit_request *request, str
     int result = fit_request_check(request, heads);
     if (result)
         return result;
-    struct fit_job job = {.request = request,
+    struct fit_job job = {.workers = workers,
+                          .request = request,
                           .kernels = head_kernels(),
                           .heads = heads,
                           .answers_padded = round_up((size_t)heads->answers, TILE_ROWS),
-                          .stride = round_up((size_t)heads->inputs + 1, TILE_COLUMNS),
-                          .step = heads->step,
-                          .bad_row = UINT64_MAX};
+                          .stride = round_up((size_t)heads->inputs + 1, TILE_COLUMNS)};
+    struct fit_learner learner = {run, exchange, &job};
     result = job_new(&job, workers_count(workers));
     if (!result)
-        result = fit(workers, &job, ret_report);
+        result = fit_epochs(request, heads, &learner, ret_report);
     job_free(&job, workers_count(workers));
     return result;
 }

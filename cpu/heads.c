@@ -50,23 +50,6 @@ static float *floats(size_t count)
     return aligned_alloc(ALIGNMENT, (count * sizeof(float) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
 }
 
-static int check(const struct score_request *request)
-{
-    const struct head_set *heads = request->heads;
-    if (heads->answers != request->schema->answers)
-        return error_set(ERROR_STATE, "heads with %d answers cannot score schema %s with %d: train a model for it",
-                         heads->answers, request->schema->name, request->schema->answers);
-    if (request->passes < 1 || request->passes % heads->count || request->passes > INFORMATION_PASSES_MAX)
-        return error_set(ERROR_INPUT, "%d passes over %d heads: use a multiple of the heads, at most %d",
-                         request->passes, heads->count, INFORMATION_PASSES_MAX);
-    if (request->views < 0 || (request->views && request->passes % request->views))
-        return error_set(ERROR_INPUT, "%d passes over %d views: use a multiple of the views", request->passes,
-                         request->views);
-    if (!(heads->dropout >= 0 && heads->dropout < 1))
-        return error_set(ERROR_INPUT, "dropout %g is outside 0 <= p < 1", (double)heads->dropout);
-    return 0;
-}
-
 static void job_free(struct score_job *job, int workers)
 {
     for (int i = 0; job->scratch && i < workers; i++) {
@@ -287,7 +270,7 @@ static void score_block(void *context, long item, int worker)
 
 int cpu_head_score(struct workers *workers, const struct score_request *request, backend_stop *stop, void *stop_context)
 {
-    int result = check(request);
+    int result = score_request_check(request);
     if (result)
         return result;
     struct score_job job = {.request = request,

@@ -38,8 +38,7 @@ struct fit_job {
     struct gemm forward, forward_evaluated, backward;
     struct fit_slot slot[SLOTS];
     unsigned turn;
-    uint64_t bad_row; /* whose loss was not finite; NO_ROW = none */
-    float *packed;    /* host memory, [values] */
+    float *packed; /* host memory, [values] */
 };
 
 /* --- planning ----------------------------------------------------------------------------------------------------- */
@@ -55,7 +54,6 @@ static void measure(struct fit_job *job)
     job->answers_padded = round_up(job->answers, 4);
     job->rows = job->count * (job->batch > EVALUATED ? job->batch : EVALUATED);
     job->values = job->count * job->answers_padded * job->stride;
-    job->step = job->heads->step;
 }
 
 static void take_memory(struct fit_job *job, struct arena *arena)
@@ -137,8 +135,9 @@ static void pack(struct fit_job *job, float *array, float *bias, int out)
     }
 }
 
-static int exchange(struct fit_job *job, int out)
+static int exchange(void *context, int out)
 {
+    struct fit_job *job = (struct fit_job *)context;
     struct head_set *heads = job->heads;
     const struct {
         float *device, *array, *bias;
@@ -189,8 +188,7 @@ static int open_job(struct fit_job *job)
     RETURN_IF(context_upload(job->context, job->scale, job->heads->scale, job->inputs * sizeof(float)));
     CHECK_CUDA(cudaMemsetAsync(job->z, 0, job->rows * job->stride * sizeof(float), job->context->compute));
     CHECK_CUDA(cudaMemsetAsync(job->slope, 0, job->rows * job->answers_padded * sizeof(float), job->context->compute));
-    RETURN_IF(open_gemms(job));
-    return exchange(job, 0);
+    return open_gemms(job);
 }
 
 static void close_job(struct fit_job *job)
@@ -340,17 +338,8 @@ static int run_backward(struct fit_job *job, uint64_t steps_taken)
 static void shuffle(void *context, long head, int worker)
 {
     struct fit_job *job = (struct fit_job *)context;
-    const struct fit_request *request = job->request;
-    uint64_t *order = job->order + (size_t)head * request->train_count;
     (void)worker;
-    memcpy(order, request->train_row, request->train_count * sizeof *order);
-    for (size_t i = request->train_count; i-- > 1;) {
-        uint32_t word = philox(request->seed, (uint32_t)i, (uint32_t)head, (uint32_t)job->step, PHILOX_SHUFFLE).word[0];
-        size_t other = (size_t)((uint64_t)word * (i + 1) >> 32);
-        uint64_t kept = order[i];
-        order[i] = order[other];
-        order[other] = kept;
-    }
+    fit_shuffle(job->request, (int)head, job->step, job->order + (size_t)head * job->request->train_count);
 }
 
 static int train_epoch(struct fit_job *job)
@@ -391,63 +380,18 @@ static int evaluate(struct fit_job *job, const uint64_t *row, size_t count)
     return 0;
 }
 
-/* Trains an epoch if asked to, then the loss per head and evaluated row, NaN when nothing was evaluated. */
-static int run(struct fit_job *job, int train, const uint64_t *row, size_t count, double *ret_loss)
+static int run(void *context, int train, uint64_t step, const uint64_t *row, size_t count, double *loss,
+               uint64_t *failed_row)
 {
-    double total[HEAD_COUNT_MAX];
-    uint64_t failed[HEAD_COUNT_MAX];
+    struct fit_job *job = (struct fit_job *)context;
+    job->step = step;
     CHECK_CUDA(cudaMemsetAsync(job->failed, 0xff, job->count * sizeof(uint64_t), job->context->compute));
     CHECK_CUDA(cudaMemsetAsync(job->total, 0, job->count * sizeof(double), job->context->compute));
     if (train)
         RETURN_IF(train_epoch(job));
     RETURN_IF(evaluate(job, row, count));
-    RETURN_IF(context_download(job->context, total, job->total, job->count * sizeof *total));
-    RETURN_IF(context_download(job->context, failed, job->failed, job->count * sizeof *failed));
-    *ret_loss = 0;
-    for (size_t head = 0; head < job->count; head++) {
-        if (failed[head] != NO_ROW) {
-            job->bad_row = failed[head];
-            return error_set(ERROR_INPUT, "the loss is not finite: the galaxy's embedding is broken, or "
-                                          "heads.learning_rate or heads.bias_rate is too high");
-        }
-        *ret_loss += total[head];
-    }
-    *ret_loss /= (double)count * (double)job->count; /* 0 / 0 is NaN */
-    return 0;
-}
-
-static int fit(struct fit_job *job, struct fit_report *report)
-{
-    const struct fit_request *request = job->request;
-    int validated = request->validation_count > 0, result;
-    int epochs = validated ? request->epochs_max : request->epochs_max / 4 > 0 ? request->epochs_max / 4 : 1;
-    uint64_t steps_per_epoch = (request->train_count + (size_t)request->batch - 1) / (size_t)request->batch;
-    double best, loss;
-    result = run(job, 0, request->validation_row, request->validation_count, &best);
-    while (!result && report->epochs < epochs && report->epochs - report->best_epoch < request->patience) {
-        result = run(job, 1, request->validation_row, request->validation_count, &loss);
-        if (result)
-            break;
-        job->step += steps_per_epoch;
-        report->epochs++;
-        if (!validated || loss < best) {
-            RETURN_IF(exchange(job, 1));
-            job->heads->step = job->step;
-            best = loss;
-            report->best_epoch = report->epochs;
-        }
-        if (request->stop && request->stop(request->stop_context))
-            result = error_set(ERROR_CANCELLED, "training was cancelled after %d epochs", report->epochs);
-    }
-    report->validation_loss = (float)best;
-    report->bad_row = job->bad_row;
-    if (result)
-        return result;
-    RETURN_IF(exchange(job, 0));
-    result = run(job, 0, request->train_row, request->train_count, &loss);
-    report->train_loss = (float)loss;
-    report->bad_row = job->bad_row;
-    return result;
+    RETURN_IF(context_download(job->context, loss, job->total, job->count * sizeof *loss));
+    return context_download(job->context, failed_row, job->failed, job->count * sizeof *failed_row);
 }
 
 int gpu_head_fit(struct backend_context *context, const struct fit_request *request, struct head_set *heads,
@@ -461,10 +405,10 @@ int gpu_head_fit(struct backend_context *context, const struct fit_request *requ
     job->context = context;
     job->request = request;
     job->heads = heads;
-    job->bad_row = NO_ROW;
+    struct fit_learner learner = {run, exchange, job};
     int result = open_job(job);
     if (!result)
-        result = fit(job, ret_report);
+        result = fit_epochs(request, heads, &learner, ret_report);
     close_job(job);
     free(job);
     return result;

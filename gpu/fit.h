@@ -1,4 +1,4 @@
-/* head_fit on the device; the recipe is that of model/head.h. Used by backend_cuda.cu only. */
+/* head_fit on the device; the recipe is that of model/head_fit.h. Used by backend_cuda.cu only. */
 #ifndef TRIAGE_GPU_FIT_H
 #define TRIAGE_GPU_FIT_H
 

@@ -56,23 +56,6 @@ void tree_of(const struct schema *schema, struct tree *ret_tree)
         ret_tree->question[a] = (short)schema->answer[a].question;
 }
 
-static int check(const struct score_request *request)
-{
-    const struct head_set *heads = request->heads;
-    if (heads->answers != request->schema->answers)
-        return error_set(ERROR_STATE, "heads with %d answers cannot score schema %s with %d: train a model for it",
-                         heads->answers, request->schema->name, request->schema->answers);
-    if (request->passes < 1 || request->passes % heads->count || request->passes > INFORMATION_PASSES_MAX)
-        return error_set(ERROR_INPUT, "%d passes over %d heads: use a multiple of the heads, at most %d",
-                         request->passes, heads->count, INFORMATION_PASSES_MAX);
-    if (request->views < 0 || (request->views && request->passes % request->views))
-        return error_set(ERROR_INPUT, "%d passes over %d views: use a multiple of the views", request->passes,
-                         request->views);
-    if (!(heads->dropout >= 0 && heads->dropout < 1))
-        return error_set(ERROR_INPUT, "dropout %g is outside 0 <= p < 1", (double)heads->dropout);
-    return 0;
-}
-
 /* --- planning ----------------------------------------------------------------------------------------------------- */
 
 static void measure(struct score_job *job)
@@ -436,7 +419,7 @@ int gpu_head_score(struct backend_context *context, const struct score_request *
                    void *stop_context)
 {
     struct score_all all = {.context = context, .request = request, .stop = stop, .stop_context = stop_context};
-    RETURN_IF(check(request));
+    RETURN_IF(score_request_check(request));
     RETURN_IF(ranks_run(context, choose_rank, &all));
     all.smallest = ranks_smallest(all.size, ranks_count(context));
     return ranks_run(context, score_rank, &all);

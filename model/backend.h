@@ -7,7 +7,7 @@
 #ifndef TRIAGE_MODEL_BACKEND_H
 #define TRIAGE_MODEL_BACKEND_H
 
-#include "model/head.h"
+#include "model/head_fit.h"
 #include "model/information.h"
 #include "model/net.h"
 #include "model/optimizer.h"
@@ -53,6 +53,9 @@ struct score_request {
     enum reducer reducer;
     float *output; /* [count] rows of what `reducer` says */
 };
+
+/* What every backend asks of a request before it scores: ERROR_STATE for heads of another schema, ERROR_INPUT for what makes no sense. */
+int score_request_check(const struct score_request *request);
 
 /*
  * What a net is computed in. bfloat16 holds weights and what passes between layers, sums are in float; embeddings of a trained
@@ -198,7 +201,7 @@ struct backend {
                         const struct adamw *adamw);
     int (*train_fetch)(struct training *training, float *parameters, float *moment1, float *moment2);
 
-    /* Fits the heads in place; see head.h for the recipe. */
+    /* Fits the heads in place; see head_fit.h for the recipe. */
     int (*head_fit)(struct backend_context *context, const struct fit_request *request, struct head_set *heads,
                     struct fit_report *ret_report);
 

@@ -1,8 +1,7 @@
-/* Memory and starting values of heads, what every fit of them asks and weighs by, and one row's prediction; see head.h. */
+/* Memory and starting values of heads, and one row's prediction; see head.h. */
 #include "model/head.h"
 #include "base/error.h"
 #include "base/half.h"
-#include "base/philox.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -143,35 +142,4 @@ void head_concentrations(const struct head_set *heads, int head, const uint16_t 
             sum += (double)(weight[i] * z[i]);
         alpha[a] = head_alpha((float)sum);
     }
-}
-
-int fit_request_check(const struct fit_request *request, const struct head_set *heads)
-{
-    if (heads->answers != request->schema->answers)
-        return error_set(ERROR_STATE, "heads with %d answers cannot be fitted to schema %s with %d: start new heads",
-                         heads->answers, request->schema->name, request->schema->answers);
-    if (request->train_count == 0 || request->train_count > UINT32_MAX)
-        return error_set(ERROR_INPUT, "%zu galaxies to train on: between 1 and 2^32 - 1 with votes are needed",
-                         request->train_count);
-    if (request->batch < 1 || request->batch > HEAD_BATCH_MAX)
-        return error_set(ERROR_INPUT, "batch %d is outside 1 .. %d", request->batch, HEAD_BATCH_MAX);
-    if (request->epochs_max < 1 || request->patience < 1)
-        return error_set(ERROR_INPUT, "epochs (%d) and patience (%d) must be at least 1", request->epochs_max,
-                         request->patience);
-    if (!(request->learning_rate > 0) || !(request->bias_rate > 0) || !(request->weight_decay >= 0) ||
-        !isfinite(request->learning_rate) || !isfinite(request->bias_rate) || !isfinite(request->weight_decay))
-        return error_set(ERROR_INPUT,
-                         "learning rate %g and bias rate %g must be positive and weight decay %g not negative",
-                         (double)request->learning_rate, (double)request->bias_rate, (double)request->weight_decay);
-    if (!(heads->dropout >= 0 && heads->dropout < 1))
-        return error_set(ERROR_INPUT, "dropout %g is outside 0 <= p < 1", (double)heads->dropout);
-    return 0;
-}
-
-float fit_bag_weight(const struct fit_request *request, uint64_t row, uint32_t head)
-{
-    if (!request->bagging)
-        return 1;
-    struct philox random = philox(request->seed, (uint32_t)row, (uint32_t)(row >> 32), head, PHILOX_BAG);
-    return (float)-log(((double)random.word[0] + 0.5) * 0x1p-32);
 }

@@ -1,6 +1,6 @@
 /*
  * Steps down a gradient: AdamW, clipping, and how the learning rate changes over a run. Pure functions on arrays; not for
- * what the arrays mean (trunk_fit.h) and not for heads on cached embeddings (head.h).
+ * what the arrays mean (trunk_fit.h) and not for heads on cached embeddings (head_fit.h).
  */
 #ifndef TRIAGE_MODEL_OPTIMIZER_H
 #define TRIAGE_MODEL_OPTIMIZER_H

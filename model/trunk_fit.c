@@ -224,14 +224,7 @@ static void shuffle(struct trunk_fit *fit)
 {
     size_t count = fit->data.train_count;
     memcpy(fit->order, fit->data.train_row, count * sizeof *fit->order);
-    for (size_t i = count - 1; i > 0; i--) {
-        struct philox random =
-            philox(fit->recipe.seed, (uint32_t)i, PHILOX_LAYER, (uint32_t)fit->at.epoch, PHILOX_SHUFFLE);
-        size_t j = (size_t)(((uint64_t)random.word[0] * (i + 1)) >> 32);
-        uint64_t row = fit->order[i];
-        fit->order[i] = fit->order[j];
-        fit->order[j] = row;
-    }
+    philox_shuffle(fit->recipe.seed, PHILOX_LAYER, (uint32_t)fit->at.epoch, fit->order, count);
     fit->ordered_epoch = fit->at.epoch;
 }
 

@@ -1,6 +1,6 @@
 /*
  * Teaching a net: trunk and a linear head together, from pixels and labels, with augmentation, AdamW, early stopping and a
- * checkpoint after which a run goes on bit for bit as if it had never stopped. Not for heads on cached embeddings (head.h),
+ * checkpoint after which a run goes on bit for bit as if it had never stopped. Not for heads on cached embeddings (head_fit.h),
  * files of galaxies or progress lines (daemon/).
  *
  * The loss is the mean over a batch of target_loss() of: net -> dropout -> linear. One epoch shuffles the training rows

@@ -1,5 +1,5 @@
 /*
- * head_fit and head_score once more, in plain sequential loops from the formulas (model/head.h,
+ * head_fit and head_score once more, in plain sequential loops from the formulas (model/head_fit.h,
  * model/information.h): the oracle every backend is compared with. Shares only the random numbers with them.
  * Slow.
  */
