@@ -32,7 +32,7 @@ if [ -x "$sanitizer" ]; then
     for tool in memcheck initcheck racecheck synccheck; do # every kernel of a cycle and of a step of training
         sanitize "$tool" cycle
     done
-    for name in backend_conformance head backend_training; do # odd sizes and every tail
+    for name in backend_conformance head_fit head_score backend_training; do # odd sizes and every tail
         sanitize memcheck "$name"
         sanitize initcheck "$name"
     done
