@@ -191,3 +191,106 @@ void plain_net(struct net *net, int channels, int side, enum padding padding)
     add_relu(net, 10, 0);
     net->outputs = 10;
 }
+
+/* --- nets of one layer ---------------------------------------------------------------------------------------------- */
+
+const char *const kind_names[] = {"conv", "batch norm", "swish",   "squeeze and excitation", "add", "pool",
+                                  "bias", "relu",       "max pool"};
+
+const size_t batch_sizes[2] = {1, 7};
+
+void on_all_sides(struct net *net, net_check *check)
+{
+    static const int sides[] = {1, 2, 5, 7, 12, 33};
+    for (size_t s = 0; s < sizeof sides / sizeof *sides; s++)
+        for (size_t b = 0; b < 2; b++)
+            for (int padding = 0; padding < 2; padding++) {
+                net->side = sides[s];
+                net->padding = padding ? PADDING_SAME : PADDING_SYMMETRIC;
+                check(net, batch_sizes[b]);
+            }
+}
+
+void each_convolution(net_check *check)
+{
+    static const struct {
+        int in, out, kernel, stride, groups;
+    } cases[] = {
+        {1,  8,  3, 2, 1 },
+        {3,  32, 3, 2, 1 },
+        {3,  5,  3, 1, 1 },
+        {16, 96, 1, 1, 1 },
+        {24, 7,  1, 1, 1 },
+        {40, 24, 1, 2, 1 },
+        {6,  10, 5, 2, 1 },
+        {6,  10, 5, 1, 1 },
+        {32, 32, 3, 1, 32},
+        {20, 20, 3, 2, 20},
+        {24, 24, 5, 1, 24},
+        {48, 48, 5, 2, 48},
+        {7,  7,  5, 2, 7 },
+        {1,  1,  3, 1, 1 },
+    };
+    struct net net;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        begin_net(&net, kind_names[LAYER_CONV], cases[i].in, 1, PADDING_SYMMETRIC);
+        add_conv(&net, cases[i].in, cases[i].out, cases[i].kernel, cases[i].stride, cases[i].groups);
+        on_all_sides(&net, check);
+    }
+}
+
+void each_other_layer(net_check *check)
+{
+    static const enum layer_kind kinds[] = {LAYER_BATCH_NORM, LAYER_SWISH, LAYER_POOL, LAYER_BIAS, LAYER_RELU};
+    static const int channels[] = {1, 3, 16, 37};
+    struct net net;
+    for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++)
+        for (size_t c = 0; c < 4; c++) {
+            begin_net(&net, kind_names[kinds[k]], channels[c], 1, PADDING_SYMMETRIC);
+            add_layer(&net, kinds[k], channels[c], channels[c]);
+            on_all_sides(&net, check);
+        }
+}
+
+void each_squeeze_and_excitation(net_check *check)
+{
+    static const int shapes[][2] = {
+        {4,   1},
+        {1,   1},
+        {37,  3},
+        {96,  4},
+        {144, 6}
+    };
+    struct net net;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        begin_net(&net, kind_names[LAYER_SE], shapes[i][0], 1, PADDING_SYMMETRIC);
+        add_layer(&net, LAYER_SE, shapes[i][0], shapes[i][0])->reduced = shapes[i][1];
+        on_all_sides(&net, check);
+    }
+}
+
+void each_layer_without_norm(net_check *check)
+{
+    static const int channels[] = {1, 5, 16};
+    struct net net;
+    for (size_t c = 0; c < 3; c++)
+        for (size_t b = 0; b < 2; b++)
+            for (int side = 2; side <= 9; side++) {
+                begin_net(&net, "relu6", channels[c], side, PADDING_SAME);
+                add_layer(&net, LAYER_BIAS, channels[c], channels[c]);
+                add_layer(&net, LAYER_RELU, channels[c], channels[c])->ceiling = 0.6f;
+                check(&net, batch_sizes[b]);
+                for (int kernel = 2; kernel <= (side < 3 ? side : 3); kernel++) {
+                    begin_net(&net, "max pool", channels[c], side, PADDING_SAME);
+                    add_layer(&net, LAYER_BIAS, channels[c], channels[c]);
+                    struct layer *pool = add_layer(&net, LAYER_MAX_POOL, channels[c], channels[c]);
+                    pool->kernel = kernel;
+                    pool->stride = 2;
+                    check(&net, batch_sizes[b]);
+                }
+                begin_net(&net, "dense", channels[c], side, PADDING_SAME);
+                add_conv(&net, channels[c], 11, side, 1, 1);
+                net.layer[0].unpadded = 1;
+                check(&net, batch_sizes[b]);
+            }
+}

@@ -37,4 +37,23 @@ void bare_net(struct net *net, int side);
  */
 void plain_net(struct net *net, int channels, int side, enum padding padding);
 
+/* --- nets of one layer --- */
+
+extern const char *const kind_names[]; /* by enum layer_kind */
+extern const size_t batch_sizes[2];
+
+/* What a suite asserts of a net on `count` images. */
+typedef void net_check(const struct net *net, size_t count);
+
+/* Small and odd sides, with either padding, in both batches. */
+void on_all_sides(struct net *net, net_check *check);
+
+void each_convolution(net_check *check);
+void each_other_layer(net_check *check); /* that leaves the shape as it is or pools it */
+void each_squeeze_and_excitation(net_check *check);
+
+/* A bias puts values on both sides of zero. Ceilings that some of them reach, squares that leave a border over, and convolutions
+ * as large as the image. */
+void each_layer_without_norm(net_check *check);
+
 #endif

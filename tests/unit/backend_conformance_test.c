@@ -22,9 +22,6 @@
 static const struct backend *const backends[] = {BACKEND_UNDER_TEST};
 #define BACKENDS (sizeof backends / sizeof *backends)
 
-static const char *const kind_names[] = {"conv", "batch norm", "swish",   "squeeze and excitation", "add", "pool",
-                                         "bias", "relu",       "max pool"};
-
 #ifdef TEST_BACKEND_CUDA
 #define TOLERANCE_CONV 3e-6 /* cuDNN on an H200 is 2.05e-6 off with 7 images */
 #else
@@ -78,82 +75,29 @@ static void assert_same_forward(const struct net *net, size_t count, double allo
     free(parameters);
 }
 
-/* --- one layer --------------------------------------------------------------------------------------------
- */
+/* --- one layer ----------------------------------------------------------------------------------------------------- */
 
-static const int sides[] = {1, 2, 5, 7, 12, 33};
-static const size_t batches[] = {1, 7};
-
-static void on_all_sides(struct net *net)
+static void check_layer(const struct net *net, size_t count)
 {
-    for (size_t s = 0; s < sizeof sides / sizeof *sides; s++)
-        for (size_t b = 0; b < 2; b++)
-            for (int padding = 0; padding < 2; padding++) {
-                net->side = sides[s];
-                net->padding = padding ? PADDING_SAME : PADDING_SYMMETRIC;
-                assert_same_forward(net, batches[b], tolerance[net->layer[net->layers - 1].kind]);
-            }
+    assert_same_forward(net, count, tolerance[net->layer[net->layers - 1].kind]);
 }
 
 static void convolutions(void **state)
 {
-    static const struct {
-        int in, out, kernel, stride, groups;
-    } cases[] = {
-        {1,  8,  3, 2, 1 },
-        {3,  32, 3, 2, 1 },
-        {3,  5,  3, 1, 1 },
-        {16, 96, 1, 1, 1 },
-        {24, 7,  1, 1, 1 },
-        {40, 24, 1, 2, 1 },
-        {6,  10, 5, 2, 1 },
-        {6,  10, 5, 1, 1 },
-        {32, 32, 3, 1, 32},
-        {20, 20, 3, 2, 20},
-        {24, 24, 5, 1, 24},
-        {48, 48, 5, 2, 48},
-        {7,  7,  5, 2, 7 },
-        {1,  1,  3, 1, 1 },
-    };
-    struct net net;
     (void)state;
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        begin_net(&net, kind_names[LAYER_CONV], cases[i].in, 1, PADDING_SYMMETRIC);
-        add_conv(&net, cases[i].in, cases[i].out, cases[i].kernel, cases[i].stride, cases[i].groups);
-        on_all_sides(&net);
-    }
+    each_convolution(check_layer);
 }
 
 static void other_layers(void **state)
 {
-    static const enum layer_kind kinds[] = {LAYER_BATCH_NORM, LAYER_SWISH, LAYER_POOL, LAYER_BIAS, LAYER_RELU};
-    static const int channels[] = {1, 3, 16, 37};
-    struct net net;
     (void)state;
-    for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++)
-        for (size_t c = 0; c < 4; c++) {
-            begin_net(&net, kind_names[kinds[k]], channels[c], 1, PADDING_SYMMETRIC);
-            add_layer(&net, kinds[k], channels[c], channels[c]);
-            on_all_sides(&net);
-        }
+    each_other_layer(check_layer);
 }
 
 static void squeeze_and_excitation(void **state)
 {
-    static const int shapes[][2] = {
-        {4,   1},
-        {1,   1},
-        {37,  3},
-        {96,  4},
-        {144, 6}
-    };
-    struct net net;
     (void)state;
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-        begin_net(&net, kind_names[LAYER_SE], shapes[i][0], 1, PADDING_SYMMETRIC);
-        add_layer(&net, LAYER_SE, shapes[i][0], shapes[i][0])->reduced = shapes[i][1];
-        on_all_sides(&net);
-    }
+    each_squeeze_and_excitation(check_layer);
 }
 
 /* Swish far from zero: neither overflow nor NaN, and the tails are right. */
@@ -175,8 +119,7 @@ static void swish_far_from_zero(void **state)
     }
 }
 
-/* --- whole nets -------------------------------------------------------------------------------------------
- */
+/* --- whole nets ---------------------------------------------------------------------------------------------------- */
 
 static void small_nets(void **state)
 {
@@ -197,33 +140,10 @@ static void small_nets(void **state)
     assert_same_forward(&net, 1, TOLERANCE_SMALL_NET);
 }
 
-/* A bias puts values on both sides of zero. Ceilings that some of them reach, squares that leave a border over, and convolutions
- * as large as the image. */
 static void layers_without_norm(void **state)
 {
-    static const int channels[] = {1, 5, 16};
-    struct net net;
     (void)state;
-    for (size_t c = 0; c < 3; c++)
-        for (size_t b = 0; b < 2; b++)
-            for (int side = 2; side <= 9; side++) {
-                begin_net(&net, "relu6", channels[c], side, PADDING_SAME);
-                add_layer(&net, LAYER_BIAS, channels[c], channels[c]);
-                add_layer(&net, LAYER_RELU, channels[c], channels[c])->ceiling = 0.6f;
-                assert_same_forward(&net, batches[b], tolerance[LAYER_RELU]);
-                for (int kernel = 2; kernel <= (side < 3 ? side : 3); kernel++) {
-                    begin_net(&net, "max pool", channels[c], side, PADDING_SAME);
-                    add_layer(&net, LAYER_BIAS, channels[c], channels[c]);
-                    struct layer *pool = add_layer(&net, LAYER_MAX_POOL, channels[c], channels[c]);
-                    pool->kernel = kernel;
-                    pool->stride = 2;
-                    assert_same_forward(&net, batches[b], tolerance[LAYER_MAX_POOL]);
-                }
-                begin_net(&net, "dense", channels[c], side, PADDING_SAME);
-                add_conv(&net, channels[c], 11, side, 1, 1);
-                net.layer[0].unpadded = 1;
-                assert_same_forward(&net, batches[b], tolerance[LAYER_CONV]);
-            }
+    each_layer_without_norm(check_layer);
 }
 
 static void plain_nets(void **state)
@@ -232,9 +152,9 @@ static void plain_nets(void **state)
     (void)state;
     for (size_t b = 0; b < 2; b++) {
         plain_net(&net, 1, 17, PADDING_SAME);
-        assert_same_forward(&net, batches[b], TOLERANCE_SMALL_NET);
+        assert_same_forward(&net, batch_sizes[b], TOLERANCE_SMALL_NET);
         plain_net(&net, 3, 14, PADDING_SYMMETRIC);
-        assert_same_forward(&net, batches[b], TOLERANCE_SMALL_NET);
+        assert_same_forward(&net, batch_sizes[b], TOLERANCE_SMALL_NET);
     }
 }
 
@@ -244,7 +164,7 @@ static void named_nets(void **state)
     (void)state;
     for (size_t b = 0; b < 2; b++) {
         assert_int_equal(net_by_name("walmsley2020", 1, 32, &net), 0);
-        assert_same_forward(&net, batches[b], TOLERANCE_SMALL_NET);
+        assert_same_forward(&net, batch_sizes[b], TOLERANCE_SMALL_NET);
     }
     assert_int_equal(net_by_name("efficientnet_lite0", 1, 64, &net), 0);
     assert_same_forward(&net, 1, TOLERANCE_B0);
@@ -292,8 +212,7 @@ static void lower_precisions(void **state)
     }
 }
 
-/* --- calibration ------------------------------------------------------------------------------------------
- */
+/* --- calibration --------------------------------------------------------------------------------------------------- */
 
 static float *calibrated(const struct backend *backend, int threads, const struct net *net, const float *start,
                          const float *images, size_t count)
@@ -369,8 +288,7 @@ static void calibration_by_hand(void **state)
     }
 }
 
-/* --- promises ---------------------------------------------------------------------------------------------
- */
+/* --- promises ------------------------------------------------------------------------------------------------------ */
 
 static void same_bits_for_any_threads(void **state)
 {

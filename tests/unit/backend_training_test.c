@@ -23,9 +23,6 @@
 static const struct backend *const backends[] = {BACKEND_UNDER_TEST};
 #define BACKENDS (sizeof backends / sizeof *backends)
 
-static const char *const kind_names[] = {"conv", "batch norm", "swish",   "squeeze and excitation", "add", "pool",
-                                         "bias", "relu",       "max pool"};
-
 /* Relative error allowed for outputs and gradients after one layer of each kind. */
 static const double tolerance[] = {
     [LAYER_CONV] = 5e-6, [LAYER_BATCH_NORM] = 2e-5, [LAYER_SWISH] = 2e-6, [LAYER_SE] = 1e-5,       [LAYER_ADD] = 5e-6,
@@ -181,82 +178,30 @@ static void check_net(const struct net *net, size_t count, int live_norm, int fi
 
 /* --- one layer ---------------------------------------------------------------------------------------------------- */
 
-static const int sides[] = {1, 2, 5, 7, 12, 33};
-static const size_t batches[] = {1, 7};
-
-static void on_all_sides(struct net *net)
+static void check_layer(const struct net *net, size_t count)
 {
     enum layer_kind kind = net->layer[net->layers - 1].kind;
-    for (size_t s = 0; s < sizeof sides / sizeof *sides; s++)
-        for (size_t b = 0; b < 2; b++)
-            for (int padding = 0; padding < 2; padding++) {
-                net->side = sides[s];
-                net->padding = padding ? PADDING_SAME : PADDING_SYMMETRIC;
-                if (kind == LAYER_BATCH_NORM && sides[s] == 1 && batches[b] == 1)
-                    continue; /* the statistics of a single value: see one_value() */
-                check_net(net, batches[b], 1, 0, tolerance[kind]);
-            }
+    if (kind == LAYER_BATCH_NORM && net->side == 1 && count == 1)
+        return; /* the statistics of a single value: see one_value() */
+    check_net(net, count, 1, 0, tolerance[kind]);
 }
 
 static void convolutions(void **state)
 {
-    static const struct {
-        int in, out, kernel, stride, groups;
-    } cases[] = {
-        {1,  8,  3, 2, 1 },
-        {3,  32, 3, 2, 1 },
-        {3,  5,  3, 1, 1 },
-        {16, 96, 1, 1, 1 },
-        {24, 7,  1, 1, 1 },
-        {40, 24, 1, 2, 1 },
-        {6,  10, 5, 2, 1 },
-        {6,  10, 5, 1, 1 },
-        {32, 32, 3, 1, 32},
-        {20, 20, 3, 2, 20},
-        {24, 24, 5, 1, 24},
-        {48, 48, 5, 2, 48},
-        {7,  7,  5, 2, 7 },
-        {1,  1,  3, 1, 1 },
-    };
-    struct net net;
     (void)state;
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        begin_net(&net, kind_names[LAYER_CONV], cases[i].in, 1, PADDING_SYMMETRIC);
-        add_conv(&net, cases[i].in, cases[i].out, cases[i].kernel, cases[i].stride, cases[i].groups);
-        on_all_sides(&net);
-    }
+    each_convolution(check_layer);
 }
 
 static void other_layers(void **state)
 {
-    static const enum layer_kind kinds[] = {LAYER_BATCH_NORM, LAYER_SWISH, LAYER_POOL, LAYER_BIAS, LAYER_RELU};
-    static const int channels[] = {1, 3, 16, 37};
-    struct net net;
     (void)state;
-    for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++)
-        for (size_t c = 0; c < 4; c++) {
-            begin_net(&net, kind_names[kinds[k]], channels[c], 1, PADDING_SYMMETRIC);
-            add_layer(&net, kinds[k], channels[c], channels[c]);
-            on_all_sides(&net);
-        }
+    each_other_layer(check_layer);
 }
 
 static void squeeze_and_excitation(void **state)
 {
-    static const int shapes[][2] = {
-        {4,   1},
-        {1,   1},
-        {37,  3},
-        {96,  4},
-        {144, 6}
-    };
-    struct net net;
     (void)state;
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-        begin_net(&net, kind_names[LAYER_SE], shapes[i][0], 1, PADDING_SYMMETRIC);
-        add_layer(&net, LAYER_SE, shapes[i][0], shapes[i][0])->reduced = shapes[i][1];
-        on_all_sides(&net);
-    }
+    each_squeeze_and_excitation(check_layer);
 }
 
 /* Around a convolution, with and without branches that are dropped; sums and masks on every side and both batches. */
@@ -271,7 +216,7 @@ static void additions(void **state)
             add_conv(&net, channels[c], channels[c], 1, 1, 1);
             add_conv(&net, channels[c], channels[c], 3, 1, 1);
             add_layer(&net, LAYER_ADD, channels[c], channels[c])->drop = dropped ? 0.5f : 0;
-            on_all_sides(&net);
+            on_all_sides(&net, check_layer);
         }
 }
 
@@ -317,33 +262,10 @@ static void small_nets(void **state)
     check_net(&net, 2, 1, 0, TOLERANCE_NET);
 }
 
-/* A bias puts values on both sides of zero. Ceilings that some of them reach, squares that leave a border over, and convolutions
- * as large as the image. */
 static void layers_without_norm(void **state)
 {
-    static const int channels[] = {1, 5, 16};
-    struct net net;
     (void)state;
-    for (size_t c = 0; c < 3; c++)
-        for (size_t b = 0; b < 2; b++)
-            for (int side = 2; side <= 9; side++) {
-                begin_net(&net, "relu6", channels[c], side, PADDING_SAME);
-                add_layer(&net, LAYER_BIAS, channels[c], channels[c]);
-                add_layer(&net, LAYER_RELU, channels[c], channels[c])->ceiling = 0.6f;
-                check_net(&net, batches[b], 1, 0, tolerance[LAYER_RELU]);
-                for (int kernel = 2; kernel <= (side < 3 ? side : 3); kernel++) {
-                    begin_net(&net, "max pool", channels[c], side, PADDING_SAME);
-                    add_layer(&net, LAYER_BIAS, channels[c], channels[c]);
-                    struct layer *pool = add_layer(&net, LAYER_MAX_POOL, channels[c], channels[c]);
-                    pool->kernel = kernel;
-                    pool->stride = 2;
-                    check_net(&net, batches[b], 1, 0, tolerance[LAYER_MAX_POOL]);
-                }
-                begin_net(&net, "dense", channels[c], side, PADDING_SAME);
-                add_conv(&net, channels[c], 11, side, 1, 1);
-                net.layer[0].unpadded = 1;
-                check_net(&net, batches[b], 1, 0, tolerance[LAYER_CONV]);
-            }
+    each_layer_without_norm(check_layer);
 }
 
 static void plain_nets(void **state)
@@ -352,9 +274,9 @@ static void plain_nets(void **state)
     (void)state;
     for (size_t b = 0; b < 2; b++) {
         plain_net(&net, 1, 17, PADDING_SAME);
-        check_net(&net, batches[b], 1, 0, TOLERANCE_NET);
+        check_net(&net, batch_sizes[b], 1, 0, TOLERANCE_NET);
         plain_net(&net, 3, 14, PADDING_SYMMETRIC);
-        check_net(&net, batches[b], 1, 0, TOLERANCE_NET);
+        check_net(&net, batch_sizes[b], 1, 0, TOLERANCE_NET);
     }
 }
 
@@ -364,7 +286,7 @@ static void named_nets(void **state)
     (void)state;
     for (size_t b = 0; b < 2; b++) {
         assert_int_equal(net_by_name("walmsley2020", 1, 32, &net), 0);
-        check_net(&net, batches[b], 1, 0, TOLERANCE_NET);
+        check_net(&net, batch_sizes[b], 1, 0, TOLERANCE_NET);
     }
     assert_int_equal(net_by_name("tf_efficientnet_lite0", 3, 33, &net), 0);
     check_net(&net, 4, 1, 0, TOLERANCE_B0);
@@ -394,7 +316,6 @@ static void nan_stays_nan(void **state)
         }
 }
 
-/* Branches are dropped as often as asked for, differently from galaxy to galaxy, step to step and seed to seed. */
 /* The rates of Walmsley et al. 2021's network, by block: those without a shortcut have none. */
 static void depth_rates_of_b0(void **state)
 {
@@ -414,6 +335,7 @@ static void depth_rates_of_b0(void **state)
     assert_int_equal(found, sizeof rates / sizeof *rates);
 }
 
+/* Branches are dropped as often as asked for, differently from galaxy to galaxy, step to step and seed to seed. */
 static void stochastic_depth(void **state)
 {
     enum { COUNT = 400 };
