@@ -21,19 +21,41 @@
 
 #define LAG_PROBLEM_S 10 /* votes that wait longer are a problem */
 
-struct waiting *verbs_wait(struct daemon *daemon, control_client client)
+struct waiting {
+    struct daemon *daemon;
+    control_client client;
+    verb_answer *answer;
+};
+
+struct waiting *verbs_wait(struct daemon *daemon, control_client client, verb_answer *answer)
 {
     struct waiting *waiting = malloc(sizeof *waiting);
     if (!waiting)
         control_refuse(daemon->control, client, PROTO_EXIT_REFUSED, "out of memory");
     else
-        *waiting = (struct waiting){daemon, client};
+        *waiting = (struct waiting){daemon, client, answer};
     return waiting;
 }
 
 void verbs_refuse(struct daemon *daemon, control_client client)
 {
     control_refuse(daemon->control, client, PROTO_EXIT_REFUSED, "%s", error_message());
+}
+
+void verbs_rows(void *context, int code, const struct database_result *result)
+{
+    struct waiting *waiting = context;
+    if (code)
+        verbs_refuse(waiting->daemon, waiting->client);
+    else
+        control_answer(waiting->daemon->control, waiting->client, waiting->answer(waiting->daemon, result));
+    free(waiting);
+}
+
+void verbs_sent(struct waiting *waiting, int code)
+{
+    if (code)
+        verbs_rows(waiting, code, NULL);
 }
 
 uint64_t verbs_galaxy(struct daemon *daemon, control_client client, const json_t *request)
@@ -258,7 +280,8 @@ static const struct marking markings[] = {
 };
 
 struct marking_request {
-    struct waiting waiting;
+    struct daemon *daemon;
+    control_client client;
     const struct marking *marking;
     uint64_t key;
 };
@@ -266,16 +289,16 @@ struct marking_request {
 static void on_marked(void *context, int code, const struct database_result *result)
 {
     struct marking_request *request = context;
-    struct daemon *daemon = request->waiting.daemon;
+    struct daemon *daemon = request->daemon;
     (void)result;
     if (code)
-        verbs_refuse(daemon, request->waiting.client);
+        verbs_refuse(daemon, request->client);
     else {
         daemon_set_flag(daemon, request->key, request->marking->flag, request->marking->on);
         if (request->marking->flag == POOL_EXCLUDED && request->marking->on)
             daemon_retract(daemon, request->key, "excluded");
         daemon->cycle.wanted = true;
-        control_done(daemon->control, request->waiting.client, "%s: done; the queue follows with the next cycle",
+        control_done(daemon->control, request->client, "%s: done; the queue follows with the next cycle",
                      request->marking->verb);
     }
     free(request);
@@ -291,10 +314,7 @@ static void mark(struct daemon *daemon, control_client client, const json_t *req
         control_refuse(daemon->control, client, PROTO_EXIT_REFUSED, "out of memory");
         return;
     }
-    *pending = (struct marking_request){
-        {daemon, client},
-        marking, key
-    };
+    *pending = (struct marking_request){daemon, client, marking, key};
     if (galaxies_send_mark(daemon->database, key, marking->column, marking->on, on_marked, pending)) {
         verbs_refuse(daemon, client);
         free(pending);
@@ -311,51 +331,30 @@ static void verb_mark(struct daemon *daemon, control_client client, const json_t
 
 /* --- lists from the database -------------------------------------------------------------------------------------- */
 
-static void on_bad_list(void *context, int code, const struct database_result *result)
+static json_t *bad_list(struct daemon *daemon, const struct database_result *result)
 {
-    struct waiting *waiting = context;
-    struct daemon *daemon = waiting->daemon;
-    if (code)
-        verbs_refuse(daemon, waiting->client);
-    else {
-        json_t *list = json_array();
-        for (int row = 0; row < database_rows(result); row++)
-            json_array_append_new(list,
-                                  json_pack("{s:s,s:s,s:s}", "id", database_text(result, row, 0), "file_loc",
-                                            database_text(result, row, 1), "reason", database_text(result, row, 2)));
-        control_answer(daemon->control, waiting->client,
-                       json_pack("{s:b,s:I,s:o}", "ok", 1, "total", (json_int_t)daemon->embed.bad, "galaxies", list));
-    }
-    free(waiting);
+    json_t *list = json_array();
+    for (int row = 0; row < database_rows(result); row++)
+        json_array_append_new(list, json_pack("{s:s,s:s,s:s}", "id", database_text(result, row, 0), "file_loc",
+                                              database_text(result, row, 1), "reason", database_text(result, row, 2)));
+    return json_pack("{s:b,s:I,s:o}", "ok", 1, "total", (json_int_t)daemon->embed.bad, "galaxies", list);
 }
 
-static void on_bad_cleared(void *context, int code, const struct database_result *result)
+static json_t *bad_cleared(struct daemon *daemon, const struct database_result *result)
 {
-    struct waiting *waiting = context;
-    struct daemon *daemon = waiting->daemon;
     (void)result;
-    if (code)
-        verbs_refuse(daemon, waiting->client);
-    else {
-        control_done(daemon->control, waiting->client, "%llu images will be tried again",
-                     (unsigned long long)daemon->embed.bad);
-        sync_restart(daemon);
-    }
-    free(waiting);
+    json_t *message = json_sprintf("%llu images will be tried again", (unsigned long long)daemon->embed.bad);
+    sync_restart(daemon);
+    return json_pack("{s:b,s:o}", "ok", 1, "message", message);
 }
 
 static void verb_galaxies(struct daemon *daemon, control_client client, const json_t *request)
 {
-    struct waiting *waiting = verbs_wait(daemon, client);
-    if (!waiting)
-        return;
-    int code = json_is_true(json_object_get(request, "retry"))
-                   ? galaxies_send_retry_bad(daemon->database, on_bad_cleared, waiting)
-                   : galaxies_send_bad_list(daemon->database, VERBS_LIST_MAX, on_bad_list, waiting);
-    if (code) {
-        verbs_refuse(daemon, client);
-        free(waiting);
-    }
+    int retry = json_is_true(json_object_get(request, "retry"));
+    struct waiting *waiting = verbs_wait(daemon, client, retry ? bad_cleared : bad_list);
+    if (waiting)
+        verbs_sent(waiting, retry ? galaxies_send_retry_bad(daemon->database, verbs_rows, waiting)
+                                  : galaxies_send_bad_list(daemon->database, VERBS_LIST_MAX, verbs_rows, waiting));
 }
 
 static json_t *vote_counts(const struct daemon *daemon)
@@ -367,21 +366,14 @@ static json_t *vote_counts(const struct daemon *daemon)
                      "held_by", ingest->held_by);
 }
 
-static void on_quarantine(void *context, int code, const struct database_result *result)
+static json_t *quarantine(struct daemon *daemon, const struct database_result *result)
 {
-    struct waiting *waiting = context;
-    struct daemon *daemon = waiting->daemon;
-    if (code)
-        verbs_refuse(daemon, waiting->client);
-    else {
-        json_t *answer = vote_counts(daemon), *list = json_array();
-        for (int row = 0; row < database_rows(result); row++)
-            json_array_append_new(list, json_pack("{s:s,s:I}", "reason", database_text(result, row, 0), "count",
-                                                  (json_int_t)database_integer(result, row, 1)));
-        json_object_set_new(answer, "quarantine", list);
-        control_answer(daemon->control, waiting->client, answer);
-    }
-    free(waiting);
+    json_t *answer = vote_counts(daemon), *list = json_array();
+    for (int row = 0; row < database_rows(result); row++)
+        json_array_append_new(list, json_pack("{s:s,s:I}", "reason", database_text(result, row, 0), "count",
+                                              (json_int_t)database_integer(result, row, 1)));
+    json_object_set_new(answer, "quarantine", list);
+    return answer;
 }
 
 static void verb_votes(struct daemon *daemon, control_client client, const json_t *request)
@@ -391,50 +383,37 @@ static void verb_votes(struct daemon *daemon, control_client client, const json_
         control_answer(daemon->control, client, vote_counts(daemon));
         return;
     }
-    struct waiting *waiting = verbs_wait(daemon, client);
-    if (waiting && votes_send_quarantine_list(daemon->database, VERBS_LIST_MAX, on_quarantine, waiting)) {
-        verbs_refuse(daemon, client);
-        free(waiting);
-    }
+    struct waiting *waiting = verbs_wait(daemon, client, quarantine);
+    if (waiting)
+        verbs_sent(waiting, votes_send_quarantine_list(daemon->database, VERBS_LIST_MAX, verbs_rows, waiting));
 }
 
-static void on_models(void *context, int code, const struct database_result *result)
+static json_t *model_list(struct daemon *daemon, const struct database_result *result)
 {
     static const char *const integers[] = {"parent", "labels"};
     static const char *const reals[] = {"holdout_nll", "champion_nll", "constant_nll"};
-    struct waiting *waiting = context;
-    struct daemon *daemon = waiting->daemon;
-    if (code)
-        verbs_refuse(daemon, waiting->client);
-    else {
-        json_t *list = json_array();
-        for (int row = 0; row < database_rows(result); row++) {
-            long number = (long)database_integer(result, row, 0);
-            json_t *model = json_pack("{s:I,s:b,s:s}", "number", (json_int_t)number, "champion",
-                                      number == (long)daemon->cycle.champion, "reason", database_text(result, row, 6));
-            for (int i = 0; i < 2; i++)
-                json_object_set_new(model, integers[i], json_integer(database_integer(result, row, 1 + i)));
-            for (int i = 0; i < 3; i++)
-                json_object_set_new(model, reals[i],
-                                    database_value(result, row, 3 + i) ? json_real(database_real(result, row, 3 + i))
-                                                                       : json_null());
-            json_array_append_new(list, model);
-        }
-        control_answer(
-            daemon->control, waiting->client,
-            json_pack("{s:b,s:I,s:o}", "ok", 1, "champion", (json_int_t)daemon->cycle.champion, "models", list));
+    json_t *list = json_array();
+    for (int row = 0; row < database_rows(result); row++) {
+        long number = (long)database_integer(result, row, 0);
+        json_t *model = json_pack("{s:I,s:b,s:s}", "number", (json_int_t)number, "champion",
+                                  number == (long)daemon->cycle.champion, "reason", database_text(result, row, 6));
+        for (int i = 0; i < 2; i++)
+            json_object_set_new(model, integers[i], json_integer(database_integer(result, row, 1 + i)));
+        for (int i = 0; i < 3; i++)
+            json_object_set_new(model, reals[i],
+                                database_value(result, row, 3 + i) ? json_real(database_real(result, row, 3 + i))
+                                                                   : json_null());
+        json_array_append_new(list, model);
     }
-    free(waiting);
+    return json_pack("{s:b,s:I,s:o}", "ok", 1, "champion", (json_int_t)daemon->cycle.champion, "models", list);
 }
 
 static void verb_models(struct daemon *daemon, control_client client, const json_t *request)
 {
     (void)request;
-    struct waiting *waiting = verbs_wait(daemon, client);
-    if (waiting && cycles_send_model_list(daemon->database, VERBS_LIST_MAX, on_models, waiting)) {
-        verbs_refuse(daemon, client);
-        free(waiting);
-    }
+    struct waiting *waiting = verbs_wait(daemon, client, model_list);
+    if (waiting)
+        verbs_sent(waiting, cycles_send_model_list(daemon->database, VERBS_LIST_MAX, verbs_rows, waiting));
 }
 
 /* --- steering ----------------------------------------------------------------------------------------------------- */

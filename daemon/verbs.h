@@ -8,14 +8,17 @@
 
 #define VERBS_LIST_MAX 1000
 
-/* A request whose answer comes from the database or the worker later; freed by who answers. */
-struct waiting {
-    struct daemon *daemon;
-    control_client client;
-};
+/* The answer to a client, made of the database's rows. */
+typedef json_t *verb_answer(struct daemon *daemon, const struct database_result *result);
 
-/* NULL when the client was refused for want of memory. */
-struct waiting *verbs_wait(struct daemon *daemon, control_client client);
+/* A request that the database is asked for: what verbs_rows() takes as its context. NULL when the client was refused for want of memory. */
+struct waiting *verbs_wait(struct daemon *daemon, control_client client, verb_answer *answer);
+
+/* The database's reply: answers and frees `context`. */
+void verbs_rows(void *context, int code, const struct database_result *result);
+
+/* After the question went out, or (`code`) did not. */
+void verbs_sent(struct waiting *waiting, int code);
 
 /* Refuses with error_message(). */
 void verbs_refuse(struct daemon *daemon, control_client client);

@@ -39,24 +39,25 @@ static void name_moved(const struct daemon *daemon, json_t *answer)
 }
 
 struct diff {
-    struct waiting waiting;
+    struct daemon *daemon;
+    control_client client;
     uint32_t models[2];
 };
 
 static void on_compared(void *context, int code, const json_t *answer)
 {
     struct diff *diff = context;
-    struct daemon *daemon = diff->waiting.daemon;
+    struct daemon *daemon = diff->daemon;
     json_t *reply = code ? NULL : json_deep_copy(answer);
     if (!reply)
-        verbs_refuse(daemon, diff->waiting.client);
+        verbs_refuse(daemon, diff->client);
     else {
         json_object_del(reply, "job");
         json_object_set_new(reply, "ok", json_true());
         json_object_set_new(reply, "models",
                             json_pack("[I,I]", (json_int_t)diff->models[0], (json_int_t)diff->models[1]));
         name_moved(daemon, reply);
-        control_answer(daemon->control, diff->waiting.client, reply);
+        control_answer(daemon->control, diff->client, reply);
     }
     free(diff);
 }
@@ -75,7 +76,8 @@ void verb_diff(struct daemon *daemon, control_client client, const json_t *reque
         control_refuse(daemon->control, client, PROTO_EXIT_REFUSED, "out of memory");
         return;
     }
-    diff->waiting = (struct waiting){daemon, client};
+    diff->daemon = daemon;
+    diff->client = client;
     for (size_t i = 0; i < 2; i++) {
         json_int_t number = json_integer_value(json_array_get(models, i));
         diff->models[i] = number > 0 && number < UINT32_MAX ? (uint32_t)number : 0;

@@ -225,37 +225,29 @@ void verb_why(struct daemon *daemon, control_client client, const json_t *reques
 
 /* --- review ------------------------------------------------------------------------------------------------------- */
 
-static void on_review(void *context, int code, const struct database_result *result)
+static json_t *review(struct daemon *daemon, const struct database_result *result)
 {
-    struct waiting *waiting = context;
-    struct daemon *daemon = waiting->daemon;
-    if (code)
-        verbs_refuse(daemon, waiting->client);
-    else {
-        json_t *list = json_array();
-        for (int row = 0; row < database_rows(result); row++) {
-            const char *value = database_value(result, row, 2);
-            json_array_append_new(list, json_pack("{s:s,s:s,s:o,s:f,s:I,s:I}", "id", database_text(result, row, 0),
-                                                  "reason", database_text(result, row, 1), "value",
-                                                  value ? json_real(strtod(value, NULL)) : json_null(), "score",
-                                                  database_real(result, row, 3), "model",
-                                                  (json_int_t)database_integer(result, row, 4), "cycle",
-                                                  (json_int_t)database_integer(result, row, 5)));
-        }
-        control_answer(daemon->control, waiting->client, json_pack("{s:b,s:o}", "ok", 1, "galaxies", list));
+    json_t *list = json_array();
+    (void)daemon;
+    for (int row = 0; row < database_rows(result); row++) {
+        const char *value = database_value(result, row, 2);
+        json_array_append_new(list, json_pack("{s:s,s:s,s:o,s:f,s:I,s:I}", "id", database_text(result, row, 0),
+                                              "reason", database_text(result, row, 1), "value",
+                                              value ? json_real(strtod(value, NULL)) : json_null(), "score",
+                                              database_real(result, row, 3), "model",
+                                              (json_int_t)database_integer(result, row, 4), "cycle",
+                                              (json_int_t)database_integer(result, row, 5)));
     }
-    free(waiting);
+    return json_pack("{s:b,s:o}", "ok", 1, "galaxies", list);
 }
 
 void verb_review(struct daemon *daemon, control_client client, const json_t *request)
 {
     const json_t *top = json_object_get(request, "top");
     int limit = top ? (int)json_integer_value(top) : VERBS_LIST_MAX;
-    struct waiting *waiting = verbs_wait(daemon, client);
-    if (waiting && choices_send_review_list(daemon->database, limit, on_review, waiting)) {
-        verbs_refuse(daemon, client);
-        free(waiting);
-    }
+    struct waiting *waiting = verbs_wait(daemon, client, review);
+    if (waiting)
+        verbs_sent(waiting, choices_send_review_list(daemon->database, limit, verbs_rows, waiting));
 }
 
 /* --- progress ----------------------------------------------------------------------------------------------------- */
