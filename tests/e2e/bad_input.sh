@@ -1,23 +1,8 @@
 #!/usr/bin/env bash
 # Bad configuration and bad catalogues: the documented exit code, the line named, nothing left behind.
-set -euo pipefail
-build=$2
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+# shellcheck source=tests/support/daemon.sh
+source "$1/tests/support/daemon.sh" "$1" "$2"
 export ASAN_OPTIONS=detect_leaks=0
-failures=0
-
-# expect CODE TEXT COMMAND...: the command ends with CODE and says TEXT on standard error
-expect() {
-    local code=$1 text=$2 got=0
-    shift 2
-    "$@" >"$folder/out" 2>"$folder/err" || got=$?
-    if [ "$got" != "$code" ] || ! grep -qF -- "$text" "$folder/err"; then
-        echo "FAILED: $* gave $got, wanted $code and '$text'; it said:"
-        cat "$folder/err"
-        failures=$((failures + 1))
-    fi
-}
 configure() { printf '[instance]\nstate = %s/state\nschema = gz2_no_suffix\n%s\n' "$folder" "$1" >"$folder/triaged.conf"; }
 run() { "$build/triaged" "$@"; }
 

@@ -4,17 +4,6 @@
 # shellcheck source=tests/support/daemon.sh
 source "$1/tests/support/daemon.sh" "$1" "$2"
 export ASAN_OPTIONS=detect_leaks=0
-failures=0
-expect() { # CODE TEXT COMMAND...
-    local code=$1 text=$2 got=0
-    shift 2
-    "$@" >"$folder/out" 2>"$folder/err" || got=$?
-    if [ "$got" != "$code" ] || ! grep -qF -- "$text" "$folder/err"; then
-        echo "FAILED: $* gave $got, wanted $code and '$text'; it said:"
-        cat "$folder/err"
-        failures=$((failures + 1))
-    fi
-}
 small=(--set "instance.schema=$schema" --set images.side=32 --set trunk.side=32 --set training.batch=16 --set training.patience=0
     --set worker.threads=1 --set trunk.network=efficientnet_lite0)
 finetune() { "$build/triaged" finetune "${small[@]}" "$@"; } # the last word on a key wins

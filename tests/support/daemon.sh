@@ -33,6 +33,17 @@ clean_up() {
 trap clean_up EXIT
 pause() { read -rt 0.1 <> <(:) || true; }
 fail() { echo "FAILED: $*" >&2 && exit 1; }
+failures=0
+expect() { # CODE TEXT COMMAND...: the command ends with CODE and says TEXT on standard error, or there is one failure more
+    local code=$1 text=$2 got=0
+    shift 2
+    "$@" >"$folder/out" 2>"$folder/err" || got=$?
+    if [ "$got" != "$code" ] || ! grep -qF -- "$text" "$folder/err"; then
+        echo "FAILED: $* gave $got, wanted $code and '$text'; it said:"
+        cat "$folder/err"
+        failures=$((failures + 1))
+    fi
+}
 wait_until() { # SECONDS COMMAND...
     local limit=$((SECONDS + $1))
     shift
