@@ -92,17 +92,12 @@ static int open_slot(const struct fit_job *job, struct fit_slot *slot)
 static int open_gemms(struct fit_job *job)
 {
     struct gemm_shape forward = {.transpose_a = 1,
-                                 .transpose_b = 0,
                                  .rows = job->answers_padded,
                                  .columns = job->batch,
                                  .depth = job->stride,
                                  .a_stride = job->stride,
                                  .b_stride = job->stride,
                                  .d_stride = job->answers_padded,
-                                 .bfloat16 = 0,
-                                 .tf32 = 0,
-                                 .accumulate = 0,
-                                 .bias = NULL,
                                  .alignment = 16,
                                  .order = GEMM_FIXED};
     struct gemm_shape evaluated = forward, backward = forward;

@@ -65,20 +65,22 @@ template <int N> HD void add_products(const float *value, const float *weight, f
         sum[i] += value[i] * weight[i];
 }
 
+template <class T> struct depthwise_work {
+    const T *source;
+    T *target;
+    const float *weights, *bias; /* bias may be NULL */
+    struct window window;
+    int activation;
+    float ceiling;
+};
+
 /*
  * Depthwise convolution, bias and activation. weights [Kernel * Kernel][channels]. A thread takes STRIP outputs of one row in N
  * neighbouring channels: neighbouring threads have neighbouring channels.
  */
 template <class T, int Kernel, int Stride> struct depthwise {
     enum { wide = 4 };
-    struct work {
-        const T *source;
-        T *target;
-        const float *weights, *bias; /* bias may be NULL */
-        struct window window;
-        int activation;
-        float ceiling;
-    };
+    typedef depthwise_work<T> work;
     template <int N> struct kernel : plain_kernel {
         typedef work arguments;
         HD void phase(int, const arguments &a, shared &, registers &, const place &at)
@@ -135,6 +137,21 @@ template <class T, int Kernel, int Stride> struct depthwise {
         }
     };
 };
+
+template <class T>
+int launch_depthwise(cudaStream_t stream, const struct layer *layer, size_t values,
+                     const struct depthwise_work<T> &work)
+{
+#define DEPTHWISE(K, S)                                                                                                \
+    if (layer->kernel == K && layer->stride == S)                                                                      \
+        return launch_wide<depthwise<T, K, S>>(stream, values / STRIP, (size_t)work.window.channels, work);
+    DEPTHWISE(3, 1)
+    DEPTHWISE(3, 2)
+    DEPTHWISE(5, 1)
+    DEPTHWISE(5, 2)
+#undef DEPTHWISE
+    return error_set(ERROR_STATE, "no kernel for layer %s", layer->name); /* net_layer_check() forbids it */
+}
 
 /* target = source * gate per image and channel, in place or not. */
 template <class T> struct gate_scale {

@@ -32,20 +32,10 @@ template <class T>
 static int run_depthwise(const struct plan *plan, const struct net_step *step, const T *source, T *target)
 {
     struct window window = {(int)plan->batch, step->layer->out, step->side, step->output_side, step->before};
-    size_t count = map_values(plan, step->target) / STRIP;
-#define DEPTHWISE(K, S)                                                                                                \
-    if (step->layer->kernel == K && step->layer->stride == S) {                                                        \
-        typename depthwise<T, K, S>::work arguments = {                                                                \
-            source,           target,       floats(plan, step->weights), floats(plan, step->bias), window,             \
-            step->activation, step->ceiling};                                                                          \
-        return launch_wide<depthwise<T, K, S>>(plan->context->compute, count, (size_t)window.channels, arguments);     \
-    }
-    DEPTHWISE(3, 1)
-    DEPTHWISE(3, 2)
-    DEPTHWISE(5, 1)
-    DEPTHWISE(5, 2)
-#undef DEPTHWISE
-    return error_set(ERROR_STATE, "no kernel for layer %s", step->layer->name); /* net_layer_check() forbids it */
+    struct depthwise_work<T> work = {
+        source, target, floats(plan, step->weights), floats(plan, step->bias), window, step->activation, step->ceiling
+    };
+    return launch_depthwise<T>(plan->context->compute, step->layer, map_values(plan, step->target), work);
 }
 
 static int run_pad(const struct plan *plan, const struct net_step *step, const float *source)

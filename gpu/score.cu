@@ -149,16 +149,12 @@ static int open_gemms(struct score_job *job)
     size_t inputs = job->inputs, views = (size_t)job->columns.views, per_view = (size_t)job->columns.per_view;
     for (size_t view = 0; view < views; view++) {
         struct gemm_shape shape = {.transpose_a = 1,
-                                   .transpose_b = 0,
                                    .rows = per_view,
                                    .columns = job->rows,
                                    .depth = inputs,
                                    .a_stride = inputs,
                                    .b_stride = views * inputs,
                                    .d_stride = job->x_stride,
-                                   .bfloat16 = 0,
-                                   .tf32 = 0,
-                                   .accumulate = 0,
                                    .bias = job->masked_bias + view * per_view,
                                    .alignment = inputs % 4 ? sizeof(float) : 16,
                                    .order = GEMM_FIXED};

@@ -222,17 +222,12 @@ static int open_pointwise(struct training *training, struct train_step *step, si
     size_t in = (size_t)step->layer->in, out = (size_t)step->layer->out;
     size_t pixels = count * (size_t)step->side * (size_t)step->side;
     struct gemm_shape forward = {.transpose_a = 1,
-                                 .transpose_b = 0,
                                  .rows = out,
                                  .columns = pixels,
                                  .depth = in,
                                  .a_stride = in,
                                  .b_stride = in,
                                  .d_stride = out,
-                                 .bfloat16 = 0,
-                                 .tf32 = 0,
-                                 .accumulate = 0,
-                                 .bias = NULL,
                                  .alignment = ALIGNMENT,
                                  .order = GEMM_SPLIT};
     struct gemm_shape backward = forward, weights = forward;
@@ -263,7 +258,6 @@ static int open_dense(struct training *training, struct train_step *step, size_t
                                       .side = step->padded_side ? step->padded_side : step->side,
                                       .padding = step->padded_side ? 0 : step->before,
                                       .output_side = step->output_side,
-                                      .tf32 = 0,
                                       .training = training->keep,
                                       .workspace_limit = CONVOLUTION_WORKSPACE_BYTES};
     /* Not what this batch needs: cuDNN may want more for a smaller one. */

@@ -19,21 +19,11 @@ static int run_depthwise(struct training *training, const struct train_step *ste
     size_t taps = (size_t)(step->layer->kernel * step->layer->kernel);
     RETURN_IF(
         reorder(training, training->parameters + step->parameters, step->weights, 1, (size_t)step->layer->out, taps));
-#define DEPTHWISE(K, S)                                                                                                \
-    if (step->layer->kernel == K && step->layer->stride == S) {                                                        \
-        struct depthwise<float, K, S>::work arguments = {                                                              \
-            training->map[step->source], training->map[step->target], step->weights, NULL, window, ACTIVATION_NONE, 0  \
-        };                                                                                                             \
-        return launch_wide<depthwise<float, K, S>>(stream_of(training),                                                \
-                                                   train_values(training, step->target, training->count) / STRIP,      \
-                                                   (size_t)window.channels, arguments);                                \
-    }
-    DEPTHWISE(3, 1)
-    DEPTHWISE(3, 2)
-    DEPTHWISE(5, 1)
-    DEPTHWISE(5, 2)
-#undef DEPTHWISE
-    return error_set(ERROR_STATE, "no kernel for layer %s", step->layer->name); /* net_layer_check() forbids it */
+    struct depthwise_work<float> work = {
+        training->map[step->source], training->map[step->target], step->weights, NULL, window, ACTIVATION_NONE, 0
+    };
+    return launch_depthwise<float>(stream_of(training), step->layer,
+                                   train_values(training, step->target, training->count), work);
 }
 
 static int run_convolution(struct training *training, const struct train_step *step)
