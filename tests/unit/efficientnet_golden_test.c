@@ -3,8 +3,8 @@
  * documented rule, batch-norm statistics taken from four images, and the embedding of a fifth, with both
  * kinds of padding, one and three channels, even and odd sides.
  */
-#include "base/philox.h"
 #include "tests/support/backend_under_test.h"
+#include "tests/support/golden_nets.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -20,27 +20,6 @@
 #include "tests/golden/efficientnet_b0_golden.h"
 
 #define TOLERANCE 1e-4
-
-/* The image formula of the script, channels last. */
-static void make_image(int number, int channels, int side, float *image)
-{
-    for (int y = 0; y < side; y++)
-        for (int x = 0; x < side; x++)
-            for (int c = 0; c < channels; c++) {
-                uint32_t at = (uint32_t)(y * side + x);
-                uint32_t word = philox(GOLDEN_SEED, at, (uint32_t)number, (uint32_t)c, 0).word[0];
-                double waves = sin(0.13 * x + 0.07 * (number + 1) * y + 0.002 * x * y + 0.9 * c + number);
-                *image++ = (float)(0.25 + 0.25 * waves + 0.5 * (double)philox_uniform(word));
-            }
-}
-
-static void set_scale_and_shift(float *norm, int channels, int number)
-{
-    for (int c = 0; c < channels; c++) {
-        norm[c] = (float)(1 + 0.3 * sin(0.7 * c + number));
-        norm[channels + c] = (float)(0.2 * cos(0.3 * c + number));
-    }
-}
 
 /* Four sums over the channels, one pair sensitive to their order; relative to the sums of sizes. */
 static void check_statistics(const float *norm, int channels, const struct golden *golden, int number)
@@ -70,22 +49,18 @@ static void perturb_statistics(float *norm, int channels, int number)
     }
 }
 
-/* Every batch norm in order: sets scale and shift (step 0), or checks and then perturbs the statistics (step
- * 1). */
-static int for_each_norm(const struct net *net, float *parameters, const struct golden *golden, int step)
+/* Checks and then perturbs the statistics of every batch norm. */
+static void check_norms(const struct net *net, float *parameters, const struct golden *golden)
 {
     int number = 0;
     for (int i = 0; i < net->layers; i++) {
         const struct layer *layer = &net->layer[i];
-        if (layer->kind == LAYER_BATCH_NORM && step == 0)
-            set_scale_and_shift(parameters, layer->out, number++);
-        else if (layer->kind == LAYER_BATCH_NORM) {
+        if (layer->kind == LAYER_BATCH_NORM) {
             check_statistics(parameters, layer->out, golden, number);
             perturb_statistics(parameters, layer->out, number++);
         }
         parameters += layer_parameter_count(layer);
     }
-    return number;
 }
 
 static void check_embedding(const float *embedding, const struct golden *golden)
@@ -117,12 +92,12 @@ static void check_golden(const struct golden *golden)
     assert_int_equal(net_parameter_count(&net), golden->parameters);
     float *parameters = malloc(golden->parameters * sizeof *parameters);
     for (int n = 0; n <= GOLDEN_BATCH; n++)
-        make_image(n, golden->channels, golden->side, images + (size_t)n * floats);
+        golden_image(GOLDEN_SEED, n, golden->channels, golden->side, images + (size_t)n * floats);
     net_random_parameters(&net, GOLDEN_SEED, parameters);
-    assert_int_equal(for_each_norm(&net, parameters, golden, 0), GOLDEN_NORMS);
+    assert_int_equal(golden_norms(&net, parameters), GOLDEN_NORMS);
     assert_int_equal(BACKEND_UNDER_TEST->open(2, 1, &context), 0);
     assert_int_equal(BACKEND_UNDER_TEST->calibrate(context, &net, images, GOLDEN_BATCH, parameters), 0);
-    for_each_norm(&net, parameters, golden, 1);
+    check_norms(&net, parameters, golden);
     assert_int_equal(BACKEND_UNDER_TEST->compile(context, &net, parameters, PRECISION_FP32, &plan), 0);
     assert_int_equal(BACKEND_UNDER_TEST->forward(plan, images + GOLDEN_BATCH * floats, 1, embedding), 0);
     check_embedding(embedding, golden);

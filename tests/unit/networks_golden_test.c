@@ -3,8 +3,8 @@
  * (by which the script filled them) and the embedding of one image.
  */
 #include "base/error.h"
-#include "base/philox.h"
 #include "tests/support/backend_under_test.h"
+#include "tests/support/golden_nets.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -20,32 +20,6 @@
 
 #define TOLERANCE 1e-4
 
-/* The image formula of efficientnet_b0.py, channels last. */
-static void make_image(int channels, int side, float *image)
-{
-    for (int y = 0; y < side; y++)
-        for (int x = 0; x < side; x++)
-            for (int c = 0; c < channels; c++) {
-                uint32_t word = philox(GOLDEN_SEED, (uint32_t)(y * side + x), 0, (uint32_t)c, 0).word[0];
-                double waves = sin(0.13 * x + 0.07 * y + 0.002 * x * y + 0.9 * c);
-                *image++ = (float)(0.25 + 0.25 * waves + 0.5 * (double)philox_uniform(word));
-            }
-}
-
-static void set_norms(const struct net *net, float *parameters)
-{
-    int number = 0;
-    for (int i = 0; i < net->layers; i++) {
-        const struct layer *layer = &net->layer[i];
-        for (int c = 0; c < layer->out && layer->kind == LAYER_BATCH_NORM; c++) {
-            parameters[c] = (float)(1 + 0.3 * sin(0.7 * c + number));
-            parameters[layer->out + c] = (float)(0.2 * cos(0.3 * c + number));
-        }
-        number += layer->kind == LAYER_BATCH_NORM;
-        parameters += layer_parameter_count(layer);
-    }
-}
-
 static void check_golden(struct backend_context *context, const struct networks_golden *golden)
 {
     struct net net;
@@ -55,9 +29,9 @@ static void check_golden(struct backend_context *context, const struct networks_
     float *parameters = malloc(golden->parameters * sizeof *parameters), embedding[1280];
     float *image = malloc((size_t)(golden->side * golden->side * golden->channels) * sizeof *image);
     double off = 0, size = 0;
-    make_image(golden->channels, golden->side, image);
+    golden_image(GOLDEN_SEED, 0, golden->channels, golden->side, image);
     net_random_parameters(&net, GOLDEN_SEED, parameters);
-    set_norms(&net, parameters);
+    golden_norms(&net, parameters);
     assert_int_equal(BACKEND_UNDER_TEST->compile(context, &net, parameters, PRECISION_FP32, &plan), 0);
     assert_int_equal(BACKEND_UNDER_TEST->forward(plan, image, 1, embedding), 0);
     for (int i = 0; i * GOLDEN_EVERY < net.outputs; i++) {

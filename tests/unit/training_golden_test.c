@@ -4,9 +4,9 @@
  * EfficientNet-Lite0, with weights, images and batch norm from the same formulas. The gradients of EfficientNet-B0 also on the
  * reference backend, which the conformance suites compare others with.
  */
-#include "base/philox.h"
 #include "model/optimizer.h"
 #include "tests/support/backend_under_test.h"
+#include "tests/support/golden_nets.h"
 #include "tests/support/reference_backend.h"
 
 #include <math.h>
@@ -41,31 +41,6 @@
 #define KINKS 1
 #endif
 
-/* The image formula of efficientnet_b0.py, one channel. */
-static void make_image(int number, int side, float *image)
-{
-    for (int y = 0; y < side; y++)
-        for (int x = 0; x < side; x++) {
-            uint32_t word = philox(GOLDEN_SEED, (uint32_t)(y * side + x), (uint32_t)number, 0, 0).word[0];
-            double waves = sin(0.13 * x + 0.07 * (number + 1) * y + 0.002 * x * y + number);
-            *image++ = (float)(0.25 + 0.25 * waves + 0.5 * (double)philox_uniform(word));
-        }
-}
-
-static void set_norms(const struct net *net, float *parameters)
-{
-    int number = 0;
-    for (int i = 0; i < net->layers; i++) {
-        const struct layer *layer = &net->layer[i];
-        for (int c = 0; c < layer->out && layer->kind == LAYER_BATCH_NORM; c++) {
-            parameters[c] = (float)(1 + 0.3 * sin(0.7 * c + number));
-            parameters[layer->out + c] = (float)(0.2 * cos(0.3 * c + number));
-        }
-        number += layer->kind == LAYER_BATCH_NORM;
-        parameters += layer_parameter_count(layer);
-    }
-}
-
 struct run {
     const struct backend *backend;
     const struct training_golden *golden;
@@ -89,9 +64,9 @@ static void open_run(struct run *run, const struct backend *backend, const struc
     run->outputs = malloc(batch * (size_t)run->net.outputs * sizeof(float));
     run->slopes = malloc(batch * (size_t)run->net.outputs * sizeof(float));
     net_random_parameters(&run->net, GOLDEN_SEED, run->value);
-    set_norms(&run->net, run->value);
+    golden_norms(&run->net, run->value);
     for (int n = 0; n < golden->batch; n++)
-        make_image(n, golden->side, run->images + (size_t)n * side * side);
+        golden_image(GOLDEN_SEED, n, 1, golden->side, run->images + (size_t)n * side * side);
     assert_int_equal(backend->open(2, 1, &run->context), 0);
     assert_int_equal(backend->open_training(run->context, &run->net, batch, &run->training), 0);
 }
