@@ -104,42 +104,11 @@ const char *database_value(const struct database_result *result, int row, int co
     return PQgetisnull(result->rows, row, column) ? NULL : PQgetvalue(result->rows, row, column);
 }
 
-const char *database_text(const struct database_result *result, int row, int column)
-{
-    const char *text = database_value(result, row, column);
-    return text ? text : "";
-}
-
-int64_t database_integer(const struct database_result *result, int row, int column)
-{
-    return strtoll(database_text(result, row, column), NULL, 10);
-}
-
-double database_real(const struct database_result *result, int row, int column)
-{
-    return strtod(database_text(result, row, column), NULL);
-}
-
 void database_result_free(struct database_result *result)
 {
     if (result)
         PQclear(result->rows);
     free(result);
-}
-
-int database_integers(const char *text, int64_t *values, int limit)
-{
-    int count = 0;
-    if (!text || *text != '{')
-        return 0;
-    for (text++; *text && *text != '}' && count < limit; text += *text == ',') {
-        char *end;
-        values[count++] = strtoll(text, &end, 10);
-        if (end == text)
-            return count - 1;
-        text = end;
-    }
-    return count;
 }
 
 /* --- blocking ------------------------------------------------------------------------------------------------------- */

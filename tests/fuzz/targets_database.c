@@ -49,22 +49,6 @@ const char *database_value(const struct database_result *result, int row, int co
     return at < result->cells ? result->cell[at] : NULL;
 }
 
-const char *database_text(const struct database_result *result, int row, int column)
-{
-    const char *text = database_value(result, row, column);
-    return text ? text : "";
-}
-
-int64_t database_integer(const struct database_result *result, int row, int column)
-{
-    return strtoll(database_text(result, row, column), NULL, 10);
-}
-
-double database_real(const struct database_result *result, int row, int column)
-{
-    return strtod(database_text(result, row, column), NULL);
-}
-
 void database_result_free(struct database_result *result)
 {
     (void)result;
