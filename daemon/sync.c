@@ -62,15 +62,22 @@ static void failed(struct daemon *daemon, const char *what)
     daemon->galaxies_poll_ms = clock_ms() + RETRY_MS;
 }
 
-/* The tallies are right, or were made right. */
-static void on_prepared(void *context, int code, const char *why)
+/* The daemon that an answer has come to; NULL after noting trouble with reading `what`. */
+static struct daemon *answered(void *context, int code, const char *what)
 {
     struct daemon *daemon = context;
     daemon->sync.in_flight = false;
-    if (code) {
-        failed(daemon, "rules of the votes");
+    if (code)
+        failed(daemon, what);
+    return code ? NULL : daemon;
+}
+
+/* The tallies are right, or were made right. */
+static void on_prepared(void *context, int code, const char *why)
+{
+    struct daemon *daemon = answered(context, code, "rules of the votes");
+    if (!daemon)
         return;
-    }
     if (why)
         log_info(EVENT_TALLIES_REBUILT, "the tallies were made again from every vote: %s", why);
     daemon->sync.step = SYNC_RETIREMENT;
@@ -78,12 +85,9 @@ static void on_prepared(void *context, int code, const char *why)
 
 static void on_settled(void *context, int code, const struct database_result *result)
 {
-    struct daemon *daemon = context;
-    daemon->sync.in_flight = false;
-    if (code) {
-        failed(daemon, "retired galaxies");
+    struct daemon *daemon = answered(context, code, "retired galaxies");
+    if (!daemon)
         return;
-    }
     if (unsigned_value(result, 0, 0))
         log_info(EVENT_RETIREMENT, "%llu galaxies changed sides by queue.retire_votes = %lld",
                  (unsigned long long)unsigned_value(result, 0, 0), (long long)daemon->config.retire_votes);
@@ -92,12 +96,9 @@ static void on_settled(void *context, int code, const struct database_result *re
 
 static void on_begin(void *context, int code, const struct votes_cursor *cursor)
 {
-    struct daemon *daemon = context;
-    daemon->sync.in_flight = false;
-    if (code) {
-        failed(daemon, "vote cursor");
+    struct daemon *daemon = answered(context, code, "vote cursor");
+    if (!daemon)
         return;
-    }
     daemon->sync.version = cursor->version;
     daemon->sync.step = SYNC_GALAXIES;
 }
@@ -167,12 +168,9 @@ static void take_tallies(struct daemon *daemon, uint64_t key, const struct datab
 /* Columns: galaxy, answer_index, votes; every row of the galaxies after_key + 1 .. after_key + SYNC_PAGE, by galaxy. */
 static void on_tallies(void *context, int code, const struct database_result *result)
 {
-    struct daemon *daemon = context;
-    daemon->sync.in_flight = false;
-    if (code) {
-        failed(daemon, "tallies");
+    struct daemon *daemon = answered(context, code, "tallies");
+    if (!daemon)
         return;
-    }
     uint64_t last = daemon->sync.after_key + SYNC_PAGE;
     int row = 0;
     for (uint64_t key = daemon->sync.after_key + 1; key <= last && key <= daemon->galaxies; key++)
@@ -211,12 +209,9 @@ static void note_unheard(struct daemon *daemon, long applied)
 
 static void on_cursor(void *context, int code, const struct votes_cursor *cursor)
 {
-    struct daemon *daemon = context;
-    daemon->sync.in_flight = false;
-    if (code) {
-        failed(daemon, "vote cursor");
+    struct daemon *daemon = answered(context, code, "vote cursor");
+    if (!daemon)
         return;
-    }
     FAULT(CURSOR_READ);
     if (cursor->version != daemon->sync.version) { /* a rebuild, or a batch from before the connection was lost */
         log_info(EVENT_TALLIES_REBUILT, "tallies changed while they were read: reading them all again");
