@@ -155,7 +155,10 @@ static inline __attribute__((always_inline)) void KERNEL(philox)(uint64_t key, u
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }
-    word[0] = c0, word[1] = c1, word[2] = c2, word[3] = c3;
+    word[0] = c0;
+    word[1] = c1;
+    word[2] = c2;
+    word[3] = c3;
 }
 
 static void KERNEL(dropout)(uint64_t key, const uint32_t counter[3], float rate, int inputs, float *restrict mask)

@@ -239,8 +239,10 @@ static int hear(struct triage_feed *feed, int *changed)
 {
     struct socket_frame frames[SOCKET_FRAMES_MAX];
     int count, is_reply = 1, result = socket_receive(feed->requests, frames, &count);
-    if (result == 0 && feed->want == LIVE)
-        is_reply = 0, result = socket_receive(feed->topic, frames, &count);
+    if (result == 0 && feed->want == LIVE) {
+        is_reply = 0;
+        result = socket_receive(feed->topic, frames, &count);
+    }
     if (result != 1)
         return result;
     if (!is_reply && (frames[0].length != sizeof FEED_TOPIC - 1 || (feed->to_lose && feed->to_lose--)))
@@ -261,8 +263,8 @@ int triage_feed_step(struct triage_feed *feed, int timeout_ms)
         int64_t left_ms = deadline_ms - clock_ms();
         if (result < 0 || changed || left_ms <= 0)
             return result < 0 ? result : changed;
-        struct pollfd set[2] = {{.events = POLLIN}, {.events = POLLIN}};
-        set[0].fd = socket_descriptor(feed->requests), set[1].fd = socket_descriptor(feed->topic);
+        struct pollfd set[2] = {{socket_descriptor(feed->requests), POLLIN, 0},
+                                {socket_descriptor(feed->topic), POLLIN, 0}};
         poll(set, feed->want == LIVE ? 2 : 1, left_ms < REPLY_TIMEOUT_MS ? (int)left_ms : REPLY_TIMEOUT_MS);
     }
 }
@@ -272,7 +274,8 @@ const struct triage_feed_entry *triage_feed_entries(struct triage_feed *feed, si
     struct triage_feed_entry *room = NULL;
     if (feed->want == LIVE && (room = realloc(feed->shown, (feed->queue.count + 1) * sizeof *room))) {
         const struct queue_entry *from = queue_table_ranked(&feed->queue);
-        feed->shown = room, feed->shown_count = feed->queue.count;
+        feed->shown = room;
+        feed->shown_count = feed->queue.count;
         for (const struct queue_entry *end = from + feed->queue.count; from < end; from++, room++) {
             *room = (struct triage_feed_entry){"", from->rank, from->stream, from->probability, from->score,
                                                from->total, from->expected, from->model, from->leased_until_ms};
