@@ -258,6 +258,36 @@ static void tell_processor(const char *whose, int who, int changes)
     fprintf(stderr, "bench_feed: %s: %.2f ms of processor time per ranking\n", whose, us / 1e3 / changes);
 }
 
+/* As long as subscribers run, with changes until `until_us`. How many changes there were. */
+static int publish_until_all_ended(struct publisher_state *state, struct queue_entry *queue, size_t entries,
+                                   int running, int64_t until_us)
+{
+    int status, changes = 0;
+    int64_t start_us = now_us();
+    while (running > 0) {
+        turn(state, 5);
+        while (waitpid(-1, &status, WNOHANG) > 0) {
+            must(status == 0, "a subscriber failed");
+            running--;
+        }
+        if (now_us() - start_us > (int64_t)changes * 1000000 / CHANGES_PER_S && now_us() < until_us) {
+            fill(queue, entries, (uint32_t)++changes + 1, now_us());
+            must(publisher_zmq.publish(state, (uint64_t)changes, 1, queue, entries) == 0, "publishing");
+        }
+    }
+    return changes;
+}
+
+static void tell_latency(const char *what, int changes, const int64_t *samples, size_t count)
+{
+    tell_processor("publisher", RUSAGE_SELF, changes);
+    tell_processor("subscribers", RUSAGE_CHILDREN, changes);
+    fprintf(stderr, "bench_feed: %s, %d rankings, %zu samples: median %.1f ms, p90 %.1f ms, p99 %.1f ms\n", what,
+            changes, count, (double)samples[count / 2] / 1e3, (double)samples[count * 9 / 10] / 1e3,
+            (double)samples[count * 99 / 100] / 1e3);
+    printf("%.3f\n", (double)samples[count * 99 / 100] / 1e3);
+}
+
 int main(int argc, char **argv)
 {
     static int64_t samples[SAMPLES_MAX];
@@ -292,29 +322,12 @@ int main(int argc, char **argv)
     struct publisher_state *state = open_publisher();
     fill(queue, entries, 1, 0);
     must(publisher_zmq.publish(state, 1, 1, queue, entries) == 0, "publishing");
-    int running = subscribers, status, changes = 0;
-    int64_t start_us = now_us();
-    while (running > 0) {
-        turn(state, 5);
-        while (waitpid(-1, &status, WNOHANG) > 0) {
-            must(status == 0, "a subscriber failed");
-            running--;
-        }
-        if (is_latency && now_us() - start_us > (int64_t)changes * 1000000 / CHANGES_PER_S && now_us() < until_us) {
-            fill(queue, entries, (uint32_t)++changes + 1, now_us());
-            must(publisher_zmq.publish(state, (uint64_t)changes, 1, queue, entries) == 0, "publishing");
-        }
-    }
+    int changes = publish_until_all_ended(state, queue, entries, subscribers, is_latency ? until_us : 0);
     size_t count = collect(pipes[0], samples);
     must(count >= (size_t)subscribers * (is_latency ? (size_t)changes / 2 : 1), "too few samples");
-    if (is_latency) {
-        tell_processor("publisher", RUSAGE_SELF, changes);
-        tell_processor("subscribers", RUSAGE_CHILDREN, changes);
-        fprintf(stderr, "bench_feed: %s, %d rankings, %zu samples: median %.1f ms, p90 %.1f ms, p99 %.1f ms\n", argv[1],
-                changes, count, (double)samples[count / 2] / 1e3, (double)samples[count * 9 / 10] / 1e3,
-                (double)samples[count * 99 / 100] / 1e3);
-        printf("%.3f\n", (double)samples[count * 99 / 100] / 1e3);
-    } else
+    if (is_latency)
+        tell_latency(argv[1], changes, samples, count);
+    else
         printf("%.3f\n", (double)samples[count - 1] / 1e6);
     publisher_zmq.close(state);
     free(queue);

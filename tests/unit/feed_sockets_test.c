@@ -322,6 +322,29 @@ static size_t live_bytes(void)
 #define DEAD          20
 #define TOPIC_WAITING 512 /* docs/feed.md */
 
+/* Until each has heard a heartbeat; the dead ones nothing from then on. */
+static void hear_heartbeats(struct publisher_state *feed, struct socket **living, struct socket **dead,
+                            int64_t deadline_ms)
+{
+    static bool alive[SUBSCRIBERS - DEAD], died[DEAD];
+    struct socket_frame frames[SOCKET_FRAMES_MAX];
+    int count, connected = 0;
+    while (connected < SUBSCRIBERS) {
+        assert_int_equal(publisher_zmq.heartbeat(feed), 0);
+        connected = 0;
+        for (int i = 0; i < SUBSCRIBERS - DEAD; i++) {
+            while (socket_receive(living[i], frames, &count) == 1)
+                alive[i] = true;
+            connected += alive[i];
+        }
+        for (int i = 0; i < DEAD; i++) {
+            died[i] = died[i] || socket_receive(dead[i], frames, &count) == 1;
+            connected += died[i];
+        }
+        assert_true(clock_ms() < deadline_ms);
+    }
+}
+
 /*
  * 200 subscribers, 20 of which never read. Several times what may wait for them is published: memory stays under what the
  * ring and the dead ones' queues may hold (the messages themselves are shared), the rest is dropped, and the living ones
@@ -333,7 +356,6 @@ static void test_many_subscribers(void **state)
     static struct test_queue queue;
     static struct socket *living[SUBSCRIBERS - DEAD], *dead[DEAD];
     static int got[SUBSCRIBERS - DEAD];
-    static bool died[DEAD];
     struct draws draws = {.seed = 31};
     struct publisher_state *feed = open_publisher(QUEUE_ENTRIES);
     struct socket_options options = {.kind = SOCKET_SUB,
@@ -345,7 +367,7 @@ static void test_many_subscribers(void **state)
     struct socket_options deaf = options;
     deaf.receive_limit = 1;
     struct socket_frame frames[SOCKET_FRAMES_MAX];
-    int count, connected = 0;
+    int count;
     struct socket_context *context;
     assert_int_equal(socket_context_new(&context), 0);
     options.context = deaf.context = context; /* one thread for all of them */
@@ -354,23 +376,11 @@ static void test_many_subscribers(void **state)
     for (int i = 0; i < DEAD; i++)
         assert_int_equal(socket_open(&deaf, &dead[i]), 0);
     int64_t deadline_ms = clock_ms() + PATIENCE_MS;
-    while (connected < SUBSCRIBERS) { /* until each has heard a heartbeat; the dead ones nothing from then on */
-        assert_int_equal(publisher_zmq.heartbeat(feed), 0);
-        connected = 0;
-        for (int i = 0; i < SUBSCRIBERS - DEAD; i++) {
-            while (socket_receive(living[i], frames, &count) == 1)
-                got[i]++;
-            connected += got[i] > 0;
-        }
-        for (int i = 0; i < DEAD; i++)
-            connected += died[i] = died[i] || socket_receive(dead[i], frames, &count) == 1;
-        assert_true(clock_ms() < deadline_ms);
-    }
+    hear_heartbeats(feed, living, dead, deadline_ms);
     const char *epoch;
     uint64_t first, last;
     size_t before = live_bytes(), most = before;
     publisher_zmq.position(feed, &epoch, &first);
-    memset(got, 0, sizeof got);
     for (int round = 0; round < 350; round++) {
         do
             draw_queue(&draws, QUEUE_ENTRIES, &queue);

@@ -177,75 +177,95 @@ static void write_config(const char *text)
     assert_int_equal(file_write(config, &part, 1, 0600), 0);
 }
 
-/* Every network by name: its tensors are named once each, lie behind one another, and come back from a file of its own only. */
+static const struct network {
+    const char *name, *first, *last;
+    int tensors, like; /* like: another one that has the same tensors but other conventions, or itself */
+} networks[] = {
+    {"efficientnet_b0",       "conv_stem.weight", "bn2.running_var", 5 * 49 + 4 * 16, 4},
+    {"efficientnet_lite0",    "conv_stem.weight", "bn2.running_var", 5 * 49,          2},
+    {"tf_efficientnet_lite0", "conv_stem.weight", "bn2.running_var", 5 * 49,          1},
+    {"walmsley2020",          "conv1.weight",     "dense1.bias",     2 * 7,           3},
+    {"tf_efficientnet_b0",    "conv_stem.weight", "bn2.running_var", 5 * 49 + 4 * 16, 0},
+};
+#define NETWORKS ((int)(sizeof networks / sizeof *networks))
+
+/* Its tensors are named once each and lie behind one another. */
+static void check_tensors(const struct network *network, const struct net *net)
+{
+    struct net_tensor tensor[400];
+    int tensors = net_tensors(net, tensor, 400);
+    assert_int_equal(tensors, network->tensors);
+    assert_string_equal(tensor[0].name, network->first);
+    assert_string_equal(tensor[tensors - 1].name, network->last);
+    for (int t = 0; t < tensors; t++) {
+        assert_int_equal(tensor[t].offset + tensor[t].count,
+                         t + 1 < tensors ? tensor[t + 1].offset : net_parameter_count(net));
+        for (int u = 0; u < t; u++)
+            assert_string_not_equal(tensor[t].name, tensor[u].name);
+    }
+}
+
+/* The file's parameters as those of another network. */
+static int load_as(const struct network *network)
+{
+    static struct net net;
+    assert_int_equal(net_by_name(network->name, 1, 32, &net), 0);
+    float *taken = malloc(net_parameter_count(&net) * sizeof *taken);
+    int result = safetensors_load(path, &net, taken);
+    free(taken);
+    return result;
+}
+
+/* As timm and Zoobot publish it: the one that config.json names takes it, whatever has the same tensors does not. */
+static void check_config(int i, const struct net *net, const float *written)
+{
+    size_t bytes = net_parameter_count(net) * sizeof(float);
+    float *read = malloc(bytes);
+    for (int k = 0; k < NETWORKS; k++) {
+        char text[128];
+        snprintf(text, sizeof text, "{\"architecture\": \"%s\", \"num_features\": 1280}", networks[k].name);
+        write_config(text);
+        memset(read, 0, bytes);
+        assert_int_equal(safetensors_load(path, net, read), k == i ? 0 : ERROR_INPUT);
+        assert_int_equal(memcmp(read, written, bytes) == 0, k == i);
+        /* and without a right name the tensors would have been taken for those of `like` */
+        assert_int_equal(load_as(&networks[k]), k == i || k == networks[i].like ? 0 : ERROR_INPUT);
+    }
+    write_config("{\"num_features\": 1280}");
+    assert_int_equal(safetensors_load(path, net, read), ERROR_INPUT);
+    write_config("{");
+    assert_int_equal(safetensors_load(path, net, read), ERROR_INPUT);
+    assert_non_null(strstr(error_message(), "config.json is no JSON"));
+    unlink(config);
+    free(read);
+}
+
+/* Every network by name: its tensors come back from a file of its own only. */
 static void every_network_is_written_and_read(void **state)
 {
-    static const struct {
-        const char *name, *first, *last;
-        int tensors, like; /* like: another one that has the same tensors but other conventions, or itself */
-    } cases[] = {
-        {"efficientnet_b0",       "conv_stem.weight", "bn2.running_var", 5 * 49 + 4 * 16, 4},
-        {"efficientnet_lite0",    "conv_stem.weight", "bn2.running_var", 5 * 49,          2},
-        {"tf_efficientnet_lite0", "conv_stem.weight", "bn2.running_var", 5 * 49,          1},
-        {"walmsley2020",          "conv1.weight",     "dense1.bias",     2 * 7,           3},
-        {"tf_efficientnet_b0",    "conv_stem.weight", "bn2.running_var", 5 * 49 + 4 * 16, 0},
-    };
-    const int networks = (int)(sizeof cases / sizeof *cases);
-    static struct net net, other;
-    struct net_tensor tensor[400];
+    static struct net net;
     (void)state;
-    for (int i = 0; i < networks; i++) {
-        assert_int_equal(net_by_name(cases[i].name, 1, 32, &net), 0);
-        int tensors = net_tensors(&net, tensor, 400);
+    for (int i = 0; i < NETWORKS; i++) {
+        assert_int_equal(net_by_name(networks[i].name, 1, 32, &net), 0);
+        check_tensors(&networks[i], &net);
         size_t count = net_parameter_count(&net);
         float *written = malloc(count * sizeof *written), *read = calloc(count, sizeof *read);
-        assert_int_equal(tensors, cases[i].tensors);
-        assert_string_equal(tensor[0].name, cases[i].first);
-        assert_string_equal(tensor[tensors - 1].name, cases[i].last);
-        for (int t = 0; t < tensors; t++) {
-            assert_int_equal(tensor[t].offset + tensor[t].count, t + 1 < tensors ? tensor[t + 1].offset : count);
-            for (int u = 0; u < t; u++)
-                assert_string_not_equal(tensor[t].name, tensor[u].name);
-        }
         net_random_parameters(&net, 3, written);
         assert_int_equal(safetensors_save(path, &net, written), 0);
         assert_int_equal(safetensors_load(path, &net, read), 0);
         assert_memory_equal(read, written, count * sizeof *read);
-        for (int k = 0; k < networks; k++) {
-            assert_int_equal(net_by_name(cases[k].name, 1, 32, &other), 0);
-            float *taken = malloc(net_parameter_count(&other) * sizeof *taken);
-            assert_int_equal(safetensors_load(path, &other, taken), k == i ? 0 : ERROR_INPUT);
+        for (int k = 0; k < NETWORKS; k++) {
             char words[96];
-            snprintf(words, sizeof words, "weights of %s, the network is %s", cases[i].name, cases[k].name);
+            assert_int_equal(load_as(&networks[k]), k == i ? 0 : ERROR_INPUT);
+            snprintf(words, sizeof words, "weights of %s, the network is %s", networks[i].name, networks[k].name);
             if (k != i && !strstr(error_message(), words))
                 fail_msg("'%s', wanted '%s'", error_message(), words);
-            free(taken);
         }
         /* a file that does not say, nor does anything beside it: no network takes it */
         forget_architecture();
         assert_int_equal(safetensors_load(path, &net, read), ERROR_INPUT);
         assert_non_null(strstr(error_message(), "does not say of which network"));
-        /* as timm and Zoobot publish it: the one that config.json names takes it, whatever has the same tensors does not */
-        for (int k = 0; k < networks; k++) {
-            char text[128];
-            snprintf(text, sizeof text, "{\"architecture\": \"%s\", \"num_features\": 1280}", cases[k].name);
-            write_config(text);
-            memset(read, 0, count * sizeof *read);
-            int result = safetensors_load(path, &net, read);
-            assert_int_equal(result, k == i ? 0 : ERROR_INPUT);
-            assert_int_equal(memcmp(read, written, count * sizeof *read) == 0, k == i);
-            /* and without a right name the tensors would have been taken for those of `like` */
-            assert_int_equal(net_by_name(cases[k].name, 1, 32, &other), 0);
-            float *taken = malloc(net_parameter_count(&other) * sizeof *taken);
-            assert_int_equal(safetensors_load(path, &other, taken), k == i || k == cases[i].like ? 0 : ERROR_INPUT);
-            free(taken);
-        }
-        write_config("{\"num_features\": 1280}");
-        assert_int_equal(safetensors_load(path, &net, read), ERROR_INPUT);
-        write_config("{");
-        assert_int_equal(safetensors_load(path, &net, read), ERROR_INPUT);
-        assert_non_null(strstr(error_message(), "config.json is no JSON"));
-        unlink(config);
+        check_config(i, &net, written);
         free(written);
         free(read);
     }

@@ -653,6 +653,27 @@ static int time_joint(char **argument)
  */
 #define OVERLAP_BYTES 256
 
+static void draw_embeddings(uint16_t *embedding, size_t values)
+{
+    for (size_t i = 0; i < values; i += 2) {
+        float pair[2];
+        struct philox random = philox(SEED, (uint32_t)i, 8, 0, 0);
+        philox_normal(random.word[0], random.word[1], pair);
+        embedding[i] = half_from_float(pair[0]);
+        embedding[i + 1] = half_from_float(pair[1]);
+    }
+}
+
+static void draw_sky(uint64_t galaxies, float *score, float (*unit)[3])
+{
+    for (uint64_t i = 0; i < galaxies; i++) {
+        struct philox random = philox(SEED, (uint32_t)i, 7, 0, 0);
+        score[i] = philox_uniform(random.word[0]);
+        place_on_sky(100 + 100 * (double)philox_uniform(random.word[1]),
+                     100 * (double)philox_uniform(random.word[2]) - 50, unit[i]);
+    }
+}
+
 static int time_select(char **argument)
 {
     struct backend_context *context = open_threads("0");
@@ -669,19 +690,8 @@ static int time_select(char **argument)
     struct selected *selected = allocate((size_t)request.queue_size, sizeof *selected);
     size_t values = (size_t)galaxies * OVERLAP_BYTES / 2 + INPUTS, sampled = 0, count, chosen;
     uint16_t *embedding = allocate(values, sizeof *embedding);
-    for (size_t i = 0; i < values; i += 2) {
-        float pair[2];
-        struct philox random = philox(SEED, (uint32_t)i, 8, 0, 0);
-        philox_normal(random.word[0], random.word[1], pair);
-        embedding[i] = half_from_float(pair[0]);
-        embedding[i + 1] = half_from_float(pair[1]);
-    }
-    for (uint64_t i = 0; i < galaxies; i++) {
-        struct philox random = philox(SEED, (uint32_t)i, 7, 0, 0);
-        score[i] = philox_uniform(random.word[0]);
-        place_on_sky(100 + 100 * (double)philox_uniform(random.word[1]),
-                     100 * (double)philox_uniform(random.word[2]) - 50, unit[i]);
-    }
+    draw_embeddings(embedding, values);
+    draw_sky(galaxies, score, unit);
     struct choosing choosing = {
         .backend = backend,
         .context = context,
