@@ -541,76 +541,45 @@ static void max_pool_image(void *context, long image, int worker)
 
 /* --- any of them -------------------------------------------------------------------------------------------------- */
 
+/* Of stages whose images do not depend on one another. */
+static const struct {
+    workers_task *forward, *back;
+    int by_parts; /* back is for parts of the batch, each with a gradient of the parameters of its own */
+} tasks[] = {
+    [STAGE_SWISH] = {swish_image,      swish_image,      0},
+      [STAGE_SE] = {se_forward_image, se_backward_part, 1},
+    [STAGE_ADD] = {add_image,        add_back_image,   0},
+      [STAGE_POOL] = {pool_image,       pool_back_image,  0},
+    [STAGE_BIAS] = {bias_image,       bias_back_part,   1},
+      [STAGE_RELU] = {relu_image,       relu_image,       0},
+    [STAGE_MAX_POOL] = {max_pool_image,   max_pool_image,   0},
+};
+
 int stage_forward(const struct work *work, float *parameters)
 {
-    struct training *training = work->training;
-    switch (work->stage->kind) {
-    case STAGE_CONV:
+    enum stage_kind kind = work->stage->kind;
+    if (kind == STAGE_CONV)
         return conv_forward(work);
-    case STAGE_NORM:
+    if (kind == STAGE_NORM)
         norm_forward(work, parameters);
-        break;
-    case STAGE_SWISH:
-        for_each(work, swish_image, training->count);
-        break;
-    case STAGE_SE:
-        for_each(work, se_forward_image, training->count);
-        break;
-    case STAGE_ADD:
-        for_each(work, add_image, training->count);
-        break;
-    case STAGE_POOL:
-        for_each(work, pool_image, training->count);
-        break;
-    case STAGE_BIAS:
-        for_each(work, bias_image, training->count);
-        break;
-    case STAGE_RELU:
-        for_each(work, relu_image, training->count);
-        break;
-    case STAGE_MAX_POOL:
-        for_each(work, max_pool_image, training->count);
-        break;
-    }
+    else
+        for_each(work, tasks[kind].forward, work->training->count);
     return 0;
 }
 
 void stage_backward(const struct work *work)
 {
-    struct training *training = work->training;
-    switch (work->stage->kind) {
-    case STAGE_CONV:
+    enum stage_kind kind = work->stage->kind;
+    int pools = kind == STAGE_POOL || kind == STAGE_MAX_POOL; /* others work in place, or have parameters */
+    if (kind == STAGE_CONV)
         conv_backward(work);
-        break;
-    case STAGE_POOL:
-        if (work->to)
-            for_each(work, pool_back_image, training->count);
-        break;
-    case STAGE_NORM:
+    else if (kind == STAGE_NORM)
         norm_backward(work);
-        break;
-    case STAGE_SWISH:
-        for_each(work, swish_image, training->count);
-        break;
-    case STAGE_SE:
-        for_each(work, se_backward_part, (size_t)training->parts);
+    else if (tasks[kind].by_parts) {
+        for_each(work, tasks[kind].back, (size_t)work->training->parts);
         add_parts(work);
-        break;
-    case STAGE_ADD:
-        for_each(work, add_back_image, training->count);
-        break;
-    case STAGE_BIAS:
-        for_each(work, bias_back_part, (size_t)training->parts);
-        add_parts(work);
-        break;
-    case STAGE_RELU:
-        for_each(work, relu_image, training->count);
-        break;
-    case STAGE_MAX_POOL:
-        if (work->to)
-            for_each(work, max_pool_image, training->count);
-        break;
-    }
+    } else if (work->to || !pools)
+        for_each(work, tasks[kind].back, work->training->count);
 }
 
 void stage_join(const struct work *work)

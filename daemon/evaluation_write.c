@@ -229,26 +229,19 @@ int evaluation_write(const struct evaluation *evaluation, const struct model *mo
     if (!result)
         result = write_summary(folder, *ret_summary, &text);
     write_questions(evaluation, judged, unscaled, &text);
-    if (!result)
-        result = write_text(folder, "questions.csv", &text);
+    result = result ? result : write_text(folder, "questions.csv", &text);
     write_answers(evaluation, judged, &text);
-    if (!result)
-        result = write_text(folder, "answers.csv", &text);
+    result = result ? result : write_text(folder, "answers.csv", &text);
     write_confusion(evaluation, judged, &text);
-    if (!result)
-        result = write_text(folder, "confusion.csv", &text);
+    result = result ? result : write_text(folder, "confusion.csv", &text);
     write_coverage(evaluation, judged, unscaled, &text);
-    if (!result)
-        result = write_text(folder, "coverage.csv", &text);
+    result = result ? result : write_text(folder, "coverage.csv", &text);
     write_credible(evaluation, judged, &text);
-    if (!result)
-        result = write_text(folder, "credible.csv", &text);
+    result = result ? result : write_text(folder, "credible.csv", &text);
     evaluation_draw_calibration(evaluation, judged, unscaled, &text);
-    if (!result)
-        result = write_text(folder, "calibration.svg", &text);
+    result = result ? result : write_text(folder, "calibration.svg", &text);
     evaluation_draw_confusion(evaluation, judged, &text);
-    if (!result)
-        result = write_text(folder, "confusion.svg", &text);
+    result = result ? result : write_text(folder, "confusion.svg", &text);
     text_free(&text);
     return result;
 }

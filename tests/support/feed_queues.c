@@ -49,6 +49,13 @@ void draw_queue(struct draws *draws, uint32_t size, struct test_queue *queue)
     }
 }
 
+void publish_drawn(struct publisher_state *feed, uint64_t cycle, struct draws *draws, uint32_t size,
+                   struct test_queue *queue)
+{
+    draw_queue(draws, size, queue);
+    assert_int_equal(publisher_zmq.publish(feed, cycle, 1, queue->entries, queue->count), 0);
+}
+
 void remove_from_queue(struct test_queue *queue, const char *id_str)
 {
     for (size_t i = 0; i < queue->count; i++)

@@ -23,6 +23,11 @@ void name_galaxy(char id_str[QUEUE_ID_BYTES], uint32_t galaxy);
 
 /* A new ranking of 1 to `size` galaxies, often those of an earlier one at the same ranks. */
 void draw_queue(struct draws *draws, uint32_t size, struct test_queue *queue);
+
+/* Such a ranking published by publisher_zmq, as that of a cycle. */
+void publish_drawn(struct publisher_state *feed, uint64_t cycle, struct draws *draws, uint32_t size,
+                   struct test_queue *queue);
+
 void remove_from_queue(struct test_queue *queue, const char *id_str);
 
 /* Entry by entry, in rank order; asserts. */

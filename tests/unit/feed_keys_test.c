@@ -322,8 +322,7 @@ static void test_the_topic_is_heard(void **state)
     for (uint64_t cycle = 1;; cycle++) {
         assert_true(clock_ms() < deadline_ms);
         follow_to_the_end(client);
-        draw_queue(&draws, 100, &queue);
-        assert_int_equal(publisher_zmq.publish(feed, cycle, 1, queue.entries, queue.count), 0);
+        publish_drawn(feed, cycle, &draws, 100, &queue);
         publisher_zmq.position(feed, &epoch, &seq);
         for (int i = 0; i < 20 && status_of(client).seq != seq; i++)
             assert_true(triage_feed_step(client, 20) >= 0);
@@ -343,8 +342,7 @@ static void test_who_gets_in(void **state)
     struct draws draws = {.seed = 12};
     fresh();
     open_secured();
-    draw_queue(&draws, 100, &queue);
-    assert_int_equal(publisher_zmq.publish(feed, 1, 1, queue.entries, queue.count), 0);
+    publish_drawn(feed, 1, &draws, 100, &queue);
 
     struct triage_feed *plain = open_client(NULL, NULL);
     is_kept_out(plain, "no encryption");
@@ -395,8 +393,7 @@ static void test_a_revoked_key(void **state)
     struct triage_feed *good = open_client(give_key("good", FEED_SUBSCRIBER), "good");
     struct triage_feed *bad = open_client(give_key("bad", FEED_SUBSCRIBER), "bad");
     open_secured();
-    draw_queue(&draws, 100, &queue);
-    assert_int_equal(publisher_zmq.publish(feed, 1, 1, queue.entries, queue.count), 0);
+    publish_drawn(feed, 1, &draws, 100, &queue);
     follow_to_the_end(good);
     follow_to_the_end(bad);
     int64_t deadline_ms = clock_ms() + PATIENCE_MS;
@@ -411,8 +408,7 @@ static void test_a_revoked_key(void **state)
     assert_int_equal(publisher_zmq.reload_keys(feed), 0);
     assert_int_equal(publisher_zmq.subscribers(feed, list, 2), 1);
     assert_string_equal(list[0].name, "good");
-    draw_queue(&draws, 100, &queue);
-    assert_int_equal(publisher_zmq.publish(feed, 2, 1, queue.entries, queue.count), 0);
+    publish_drawn(feed, 2, &draws, 100, &queue);
     follow_to_the_end(good);
     assert_follows(good, &queue);
     assert_int_equal(status_of(good).snapshots, 1);
@@ -427,8 +423,7 @@ static void test_a_revoked_key(void **state)
     put(path_of("keys/clients"), 0640, "[broken\n"); /* the former list stays in force */
     assert_int_equal(publisher_zmq.reload_keys(feed), ERROR_INPUT);
     assert_non_null(strstr(error_message(), "the keys in force stay"));
-    draw_queue(&draws, 100, &queue);
-    assert_int_equal(publisher_zmq.publish(feed, 3, 1, queue.entries, queue.count), 0);
+    publish_drawn(feed, 3, &draws, 100, &queue);
     follow_to_the_end(late);
     assert_follows(late, &queue);
     triage_feed_close(late);
@@ -451,8 +446,7 @@ static void test_a_key_that_floods(void **state)
     struct triage_feed *good = open_client(give_key("good", FEED_SUBSCRIBER), "good");
     struct triage_feed *bad = open_client(give_key("bad", FEED_SUBSCRIBER), "bad");
     open_secured();
-    draw_queue(&draws, 100, &queue);
-    assert_int_equal(publisher_zmq.publish(feed, 1, 1, queue.entries, queue.count), 0);
+    publish_drawn(feed, 1, &draws, 100, &queue);
     follow_to_the_end(good);
     assert_int_equal(feed_keys_read_client(path_of("bad"), &key), 0);
     void *context = zmq_ctx_new(), *flood = zmq_socket(context, ZMQ_SUB);
@@ -467,8 +461,7 @@ static void test_a_key_that_floods(void **state)
         turn(good);
         assert_true(clock_ms() < deadline_ms);
     }
-    draw_queue(&draws, 100, &queue);
-    assert_int_equal(publisher_zmq.publish(feed, 2, 1, queue.entries, queue.count), 0);
+    publish_drawn(feed, 2, &draws, 100, &queue);
     follow_to_the_end(good);
     assert_follows(good, &queue);
     assert_int_equal(status_of(good).snapshots, 1);
@@ -497,8 +490,7 @@ static void test_a_feed_that_does_not_open_again(void **state)
     struct triage_feed *good = open_client(give_key("good", FEED_SUBSCRIBER), NULL);
     struct triage_feed *bad = open_client(give_key("bad", FEED_SUBSCRIBER), NULL);
     open_secured();
-    draw_queue(&draws, 100, &queue);
-    assert_int_equal(publisher_zmq.publish(feed, 1, 1, queue.entries, queue.count), 0);
+    publish_drawn(feed, 1, &draws, 100, &queue);
     follow_to_the_end(good);
     assert_int_equal(feed_keys_read(keys_folder, &keys), 0);
     assert_int_equal(feed_keys_remove(&keys, "bad"), 0);
@@ -511,8 +503,7 @@ static void test_a_feed_that_does_not_open_again(void **state)
     assert_int_equal(publisher_zmq.heartbeat(feed), ERROR_INPUT);
     assert_int_equal(chmod(path_of("keys/server.key"), 0600), 0);
     assert_int_equal(publisher_zmq.heartbeat(feed), 0);
-    draw_queue(&draws, 100, &queue);
-    assert_int_equal(publisher_zmq.publish(feed, 2, 1, queue.entries, queue.count), 0);
+    publish_drawn(feed, 2, &draws, 100, &queue);
     follow_to_the_end(good);
     assert_follows(good, &queue);
     is_kept_out(bad, "unknown or revoked");

@@ -114,8 +114,7 @@ static void test_through_a_lossy_proxy(void **state)
             feed = open_publisher(QUEUE_ENTRIES);
         }
         for (int step = 0; step < 5; step++) {
-            draw_queue(&draws, schedule % 10 ? 60 : QUEUE_ENTRIES, &queue);
-            assert_int_equal(publisher_zmq.publish(feed, (uint64_t)step, 1, queue.entries, queue.count), 0);
+            publish_drawn(feed, (uint64_t)step, &draws, schedule % 10 ? 60 : QUEUE_ENTRIES, &queue);
             struct retraction retraction = {.reason = "retired"};
             memcpy(retraction.id_str, queue.entries[draw(&draws, (uint32_t)queue.count)].id_str, QUEUE_ID_BYTES);
             remove_from_queue(&queue, retraction.id_str);
@@ -149,8 +148,7 @@ static void test_a_forced_gap(void **state)
     struct publisher_state *feed = open_publisher(QUEUE_ENTRIES);
     assert_int_equal(
         triage_feed_open(&(struct triage_feed_options){publish_endpoint, snapshot_endpoint, NULL, NULL}, &client), 0);
-    draw_queue(&draws, 60, &queue);
-    assert_int_equal(publisher_zmq.publish(feed, 1, 1, queue.entries, queue.count), 0);
+    publish_drawn(feed, 1, &draws, 60, &queue);
     converge(feed, NULL, client, &queue);
     int64_t deadline_ms = clock_ms() + PATIENCE_MS;
     do { /* until the subscription itself works: a message came over the topic */
@@ -165,8 +163,7 @@ static void test_a_forced_gap(void **state)
         assert_true(clock_ms() < deadline_ms);
         triage_feed_status(client, &before);
         triage_feed_lose(client, 1);
-        draw_queue(&draws, 60, &queue);
-        assert_int_equal(publisher_zmq.publish(feed, cycle++, 1, queue.entries, queue.count), 0);
+        publish_drawn(feed, cycle++, &draws, 60, &queue);
         converge(feed, NULL, client, &queue);
         triage_feed_status(client, &after);
     } while (after.gaps == before.gaps);
@@ -281,8 +278,7 @@ static void test_a_slow_subscriber(void **state)
         assert_true(clock_ms() < deadline_ms);
     }
     for (int i = 0; i < 1000; i++) {
-        draw_queue(&draws, QUEUE_ENTRIES, &queue);
-        assert_int_equal(publisher_zmq.publish(feed, (uint64_t)i, 1, queue.entries, queue.count), 0);
+        publish_drawn(feed, (uint64_t)i, &draws, QUEUE_ENTRIES, &queue);
         assert_true(triage_feed_step(client, 0) >= 0);
     }
     converge(feed, NULL, client, &queue);
@@ -425,8 +421,7 @@ static uint64_t say_fifty(struct publisher_state *feed)
     struct publisher_counters before, after;
     publisher_zmq.counters(feed, &before);
     for (uint64_t cycle = 1; cycle <= 50; cycle++) {
-        draw_queue(&draws, QUEUE_ENTRIES, &queue);
-        assert_int_equal(publisher_zmq.publish(feed, cycle, 1, queue.entries, queue.count), 0);
+        publish_drawn(feed, cycle, &draws, QUEUE_ENTRIES, &queue);
     }
     publisher_zmq.counters(feed, &after);
     assert_int_equal(after.unsent, 0);
@@ -516,8 +511,7 @@ static void test_hostile_subscriptions(void **state)
     struct triage_feed *client;
     assert_int_equal(
         triage_feed_open(&(struct triage_feed_options){publish_endpoint, snapshot_endpoint, NULL, NULL}, &client), 0);
-    draw_queue(&draws, QUEUE_ENTRIES, &queue);
-    assert_int_equal(publisher_zmq.publish(feed, 1, 1, queue.entries, queue.count), 0);
+    publish_drawn(feed, 1, &draws, QUEUE_ENTRIES, &queue);
     converge(feed, NULL, client, &queue);
     size_t before = live_bytes(), most = before;
     for (int attack = 0; attack < ATTACKS; attack++) {
@@ -532,8 +526,7 @@ static void test_hostile_subscriptions(void **state)
             assert_true(clock_ms() < deadline_ms);
         }
         assert_non_null(strstr(counters.rejection, "other topics"));
-        draw_queue(&draws, QUEUE_ENTRIES, &queue);
-        assert_int_equal(publisher_zmq.publish(feed, (uint64_t)attack, 1, queue.entries, queue.count), 0);
+        publish_drawn(feed, (uint64_t)attack, &draws, QUEUE_ENTRIES, &queue);
         converge(feed, NULL, client, &queue);
     }
     kill(attacker, SIGKILL);
