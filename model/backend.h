@@ -1,7 +1,7 @@
 /*
  * THE compute seam. A backend turns a net (a table of layers) into a plan once and runs it many times,
  * choosing its own layouts and fusion; and it does the two pool-sized jobs on heads. Implementations: cpu/
- * (oneDNN), gpu/ (CUDA) and tests/reference_backend.c (plain loops, the oracle). One conformance suite runs over all of
+ * (oneDNN), gpu/ (CUDA) and tests/support/reference_backend.c (plain loops, the oracle). One conformance suite runs over all of
  * them.
  */
 #ifndef TRIAGE_MODEL_BACKEND_H
