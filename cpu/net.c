@@ -1,8 +1,7 @@
 /*
- * Nets on oneDNN 2.x: the one file that knows dnnl.h. A net becomes a list of steps on channels-last tensors:
- * convolutions (batch norm folded in) by oneDNN, squeeze-and-excitation,
- * additions, pooling and swish by loops of its own (net_kernels.h). Each worker thread has its own buffers, stream and scratchpad and
- * takes whole images, which on processors beats a team of threads on one batch. Not for training.
+ * Nets on oneDNN 2.x. A net becomes a list of steps on channels-last tensors: convolutions (batch norm folded in) by oneDNN,
+ * squeeze-and-excitation, additions, pooling and swish by loops of its own (net_kernels.h). Each worker thread has its own buffers,
+ * stream and scratchpad and takes whole images, which on processors beats a team of threads on one batch. Not for training.
  */
 #include "cpu/net.h"
 #include "base/error.h"
