@@ -7,18 +7,6 @@ source "$1/tests/support/daemon.sh" "$1" "$2"
 survey 40
 configure a
 data=$folder/a/postgres/data
-ends() { # NAME SIGNAL WHILE: within 10 s
-    local limit=$((SECONDS + 10)) pid=${daemon[$1]} code=0
-    kill "-$2" "$pid"
-    until gone "$pid"; do
-        [ $SECONDS -le $limit ] || fail "still running 10 s after SIG$2 while $3"
-        pause
-    done
-    wait "$pid" || code=$?
-    unset "daemon[$1]"
-    [ "$2" = KILL ] || [ $code -eq 0 ] || fail "ended with $code while $3"
-    echo "ended while $3"
-}
 being_made() { { [ -e "$data.new/PG_VERSION" ] && [ ! -e "$data.new/left" ]; } || [ -e "$data" ]; }
 for signal in KILL TERM; do
     start a

@@ -16,16 +16,8 @@ left_over() { # processes of daemon a: its worker, and whatever works in its dat
     done
 }
 nothing_left() { [ -z "$(left_over)" ]; }
-stops() { # FROM: within the limit systemd is told of, and completely
-    local limit=$((SECONDS + 10)) pid=${daemon[a]} code=0
-    kill -TERM "$pid"
-    until gone "$pid"; do
-        [ $SECONDS -le $limit ] || fail "still running 10 s after SIGTERM while $1"
-        pause
-    done
-    wait "$pid" || code=$?
-    unset "daemon[a]"
-    [ $code -eq 0 ] || fail "ended with $code while $1"
+stops() { # WHILE: within the limit systemd is told of, and completely
+    ends a TERM "$1"
     wait_until 2 nothing_left # a killed server's children end when they notice
 }
 postmaster() { head -1 "$folder/a/postgres/data/postmaster.pid"; }

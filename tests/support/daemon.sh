@@ -118,6 +118,18 @@ stop() { # NAME: SIGTERM, and the exit code must be 0
     unset "daemon[$1]"
     [ $code -eq 0 ] || fail "the daemon ended with $code"
 }
+ends() { # NAME SIGNAL WHILE: within 10 s
+    local limit=$((SECONDS + 10)) pid=${daemon[$1]} code=0
+    kill "-$2" "$pid"
+    until gone "$pid"; do
+        [ $SECONDS -le $limit ] || fail "still running 10 s after SIG$2 while $3"
+        pause
+    done
+    wait "$pid" || code=$?
+    unset "daemon[$1]"
+    [ "$2" = KILL ] || [ $code -eq 0 ] || fail "ended with $code while $3"
+    echo "ended while $3"
+}
 murder() { # NAME: SIGKILL
     kill -KILL "${daemon[$1]}"
     wait "${daemon[$1]}" 2>/dev/null || true

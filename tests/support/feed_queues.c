@@ -82,15 +82,11 @@ void assert_same_queue(const struct queue_entry *got, size_t count, const struct
     }
 }
 
-void assert_follows(struct triage_feed *feed, const struct test_queue *expected)
+size_t followed_queue(struct triage_feed *feed, struct queue_entry *entries, size_t limit)
 {
-    static struct queue_entry entries[QUEUE_ENTRIES];
-    struct triage_feed_status status;
     size_t count;
-    triage_feed_status(feed, &status);
-    assert_true(status.is_live);
     const struct triage_feed_entry *got = triage_feed_entries(feed, &count);
-    assert_true(count <= QUEUE_ENTRIES);
+    assert_true(count <= limit);
     for (size_t i = 0; i < count; i++) {
         entries[i] = (struct queue_entry){.rank = got[i].rank,
                                           .stream = got[i].stream,
@@ -102,5 +98,15 @@ void assert_follows(struct triage_feed *feed, const struct test_queue *expected)
                                           .leased_until_ms = got[i].leased_until_ms};
         memcpy(entries[i].id_str, got[i].id, sizeof got[i].id);
     }
+    return count;
+}
+
+void assert_follows(struct triage_feed *feed, const struct test_queue *expected)
+{
+    static struct queue_entry entries[QUEUE_ENTRIES];
+    struct triage_feed_status status;
+    triage_feed_status(feed, &status);
+    assert_true(status.is_live);
+    size_t count = followed_queue(feed, entries, QUEUE_ENTRIES);
     assert_same_queue(entries, count, expected);
 }

@@ -30,6 +30,9 @@ void publish_drawn(struct publisher_state *feed, uint64_t cycle, struct draws *d
 
 void remove_from_queue(struct test_queue *queue, const char *id_str);
 
+/* What a client follows, in the publisher's form; how many, at most `limit`. */
+size_t followed_queue(struct triage_feed *feed, struct queue_entry *entries, size_t limit);
+
 /* Entry by entry, in rank order; asserts. */
 void assert_same_queue(const struct queue_entry *got, size_t count, const struct test_queue *expected);
 void assert_follows(struct triage_feed *feed, const struct test_queue *expected);

@@ -1,5 +1,6 @@
 /* libtriage-feed through 10,000 random schedules of loss, delay, repetition, reordering, cut connections and restarts. */
 #include "clients/c/triage_feed.h"
+#include "tests/support/feed_queues.h"
 #include "tests/support/feed_schedules.h"
 
 #include <setjmp.h>
@@ -48,19 +49,7 @@ static void view(void *context, struct schedule_view *view)
     memcpy(view->epoch, status.epoch, sizeof view->epoch);
     if (!status.is_live)
         return;
-    const struct triage_feed_entry *entry = triage_feed_entries(feed, &view->count);
-    assert_true(view->count <= SCHEDULE_ENTRIES_MAX);
-    for (size_t i = 0; i < view->count; i++) {
-        view->entries[i] = (struct queue_entry){.rank = entry[i].rank,
-                                                .stream = entry[i].stream,
-                                                .probability = entry[i].probability,
-                                                .score = entry[i].score,
-                                                .total = entry[i].total,
-                                                .expected = entry[i].expected,
-                                                .model = entry[i].model,
-                                                .leased_until_ms = entry[i].leased_until_ms};
-        memcpy(view->entries[i].id_str, entry[i].id, sizeof entry[i].id);
-    }
+    view->count = followed_queue(feed, view->entries, SCHEDULE_ENTRIES_MAX);
 }
 
 static void test_schedules(void **state)
