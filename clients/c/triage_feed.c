@@ -238,11 +238,9 @@ static int speak(struct triage_feed *feed)
 static int hear(struct triage_feed *feed, int *changed)
 {
     struct socket_frame frames[SOCKET_FRAMES_MAX];
-    int count, is_reply = 1, result = socket_receive(feed->requests, frames, &count);
-    if (result == 0 && feed->want == LIVE) {
-        is_reply = 0;
+    int count, result = socket_receive(feed->requests, frames, &count), is_reply = result != 0;
+    if (!is_reply && feed->want == LIVE)
         result = socket_receive(feed->topic, frames, &count);
-    }
     if (result != 1)
         return result;
     if (!is_reply && (frames[0].length != sizeof FEED_TOPIC - 1 || (feed->to_lose && feed->to_lose--)))
