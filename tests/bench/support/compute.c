@@ -293,7 +293,7 @@ static double free_mib(const struct net *net)
     struct backend_report report;
     if (!backend->report)
         exit(77); /* it computes on the processor */
-    must(backend->report(net, PRECISION_BF16, &report));
+    must(backend->report(net, PRECISION_BF16, 1, &report));
     return (double)report.device[0].free_bytes / 1048576;
 }
 
