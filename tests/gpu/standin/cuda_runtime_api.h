@@ -1,7 +1,7 @@
 /*
  * The part of the CUDA runtime that gpu/ uses, declared once more from its documentation (CUDA Runtime API, docs.nvidia.com/cuda/
  * cuda-runtime-api), so that gpu/ compiles and runs where no toolkit is installed: on the checking stand-in (standin.h), never on a
- * device. Names, values and signatures are NVIDIA's interface; tests/gpu/agreement.c compares them with the real headers where
+ * device. Names, values and signatures are NVIDIA's interface; tests/gpu/agreement.py compares them with the real headers where
  * those are installed. cudaDeviceProp has only the members gpu/ may read. Kernels are launched by standin_launch(),
  * cuda_runtime.h.
  */
