@@ -155,7 +155,8 @@ static pid_t start_program(char *const arguments[], const char *folder, const ch
     _exit(127);
 }
 
-/* Why the last server ended: what it called fatal itself, not what it told clients that came too soon. NULL if it did not say. */
+/* Why the last server ended: what it called fatal itself, not what it told clients that came too soon or were sent away. NULL if it did
+ * not say. */
 static const char *find_cause(char *lines)
 {
     const char *cause = NULL;
@@ -163,7 +164,8 @@ static const char *find_cause(char *lines)
         if (strstr(line, " LOG:  starting PostgreSQL"))
             cause = NULL;
         else if (strstr(line, " PANIC:  ") ||
-                 (strstr(line, " FATAL:  ") && !strstr(line, " FATAL:  the database system is ")))
+                 (strstr(line, " FATAL:  ") && !strstr(line, " FATAL:  the database system is ") &&
+                  !strstr(line, " FATAL:  terminating ")))
             cause = line;
     return cause;
 }

@@ -546,13 +546,15 @@ static const struct {
     workers_task *forward, *back;
     int by_parts; /* back is for parts of the batch, each with a gradient of the parameters of its own */
 } tasks[] = {
-    [STAGE_SWISH] = {swish_image,      swish_image,      0},
-      [STAGE_SE] = {se_forward_image, se_backward_part, 1},
-    [STAGE_ADD] = {add_image,        add_back_image,   0},
-      [STAGE_POOL] = {pool_image,       pool_back_image,  0},
-    [STAGE_BIAS] = {bias_image,       bias_back_part,   1},
-      [STAGE_RELU] = {relu_image,       relu_image,       0},
+  /* clang-format off */
+    [STAGE_SWISH]    = {swish_image,      swish_image,      0},
+    [STAGE_SE]       = {se_forward_image, se_backward_part, 1},
+    [STAGE_ADD]      = {add_image,        add_back_image,   0},
+    [STAGE_POOL]     = {pool_image,       pool_back_image,  0},
+    [STAGE_BIAS]     = {bias_image,       bias_back_part,   1},
+    [STAGE_RELU]     = {relu_image,       relu_image,       0},
     [STAGE_MAX_POOL] = {max_pool_image,   max_pool_image,   0},
+  /* clang-format on */
 };
 
 int stage_forward(const struct work *work, float *parameters)

@@ -67,7 +67,7 @@ struct work {
     const float *factor, *terms; /* normalise_back_apply: a and b */
 };
 
-/* Leaves the stage's output, and in `parameters`, those of the net, its running statistics. */
+/* Leaves the stage's output, and its running statistics in `parameters`, the stage's own. */
 int stage_forward(const struct work *work, float *parameters);
 
 /* Leaves the gradient of the stage's input in work->to, and that of its parameters. */

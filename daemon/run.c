@@ -212,7 +212,8 @@ int daemon_reload(struct daemon *daemon, char *text, int size)
     result = daemon->publisher->reload_keys(daemon->feed);
     if (result)
         return error_prefix(result, "the configuration in force stays; ");
-    notify_reloading();
+    if (daemon->ready) /* else the start goes on as it did */
+        notify_reloading();
     bool resettle = next.retire_votes != daemon->config.retire_votes;
     config_reload(&daemon->config, &next, restart, sizeof restart);
     worker_link_restart(&daemon->worker);
@@ -220,7 +221,8 @@ int daemon_reload(struct daemon *daemon, char *text, int size)
         sync_restart(daemon);
     snprintf(text, (size_t)size, restart[0] ? "reloaded; needs a restart to take effect: %s" : "reloaded%s", restart);
     log_info(EVENT_RELOADED, "%s", text);
-    notify_send("READY=1");
+    if (daemon->ready)
+        notify_send("READY=1");
     return 0;
 }
 
@@ -268,7 +270,7 @@ static void extend_start(const struct daemon *daemon)
 {
     const char *waits = daemon->sync.step == SYNC_PREPARE ? "counting the votes"
                         : daemon->sync.step != SYNC_DONE  ? "reading the database"
-                        : daemon->worker.ended[0]         ? "NOT SERVING: the worker does not start, the log says why"
+                        : daemon->worker.failures         ? "NOT SERVING: the worker does not start, the log says why"
                                                           : "waiting for the worker";
     notify_send("EXTEND_TIMEOUT_USEC=30000000\nSTATUS=%s", waits);
 }
@@ -321,9 +323,13 @@ static void feed_watchdog(const struct daemon *daemon, int64_t interval_ms, int6
     if (!interval_ms || now_ms - *fed_ms < interval_ms || !feed_ticks || !worker_ticks || !database_ticks)
         return;
     *fed_ms = now_ms;
-    notify_send("WATCHDOG=1\nSTATUS=%llu galaxies, model %u, cycle %llu, %ld votes, database %s",
-                (unsigned long long)daemon->galaxies, daemon->cycle.champion, (unsigned long long)daemon->cycle.number,
-                daemon->ingest.applied, database_state(daemon->database) == DATABASE_READY ? "ok" : "down");
+    if (!daemon->ready)
+        notify_send("WATCHDOG=1"); /* what a start waits for, extend_start() says */
+    else
+        notify_send("WATCHDOG=1\nSTATUS=%llu galaxies, model %u, cycle %llu, %ld votes, database %s",
+                    (unsigned long long)daemon->galaxies, daemon->cycle.champion,
+                    (unsigned long long)daemon->cycle.number, daemon->ingest.applied,
+                    database_state(daemon->database) == DATABASE_READY ? "ok" : "down");
 }
 
 static void turn_loop(struct daemon *daemon, int signals)

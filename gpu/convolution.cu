@@ -2,7 +2,7 @@
 #include "gpu/convolution.h"
 #include "gpu/status.h"
 
-#define CANDIDATES 8
+#define CANDIDATES 32 /* an algorithm is listed once for each math type */
 
 static int describe(const struct convolution_shape *shape, struct convolution *convolution)
 {

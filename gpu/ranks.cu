@@ -167,7 +167,8 @@ static void come_to_call(struct backend_context *context)
 static int give_up(struct backend_context *context, ncclResult_t status, const char *call)
 {
     int says = status != ncclSuccess && status != ncclInProgress;
-    context->ranks->heard[context->device] = status == ncclRemoteError;
+    /* what is not this rank's own device may be how it hears of another's end, by a closed socket too */
+    context->ranks->heard[context->device] = status != ncclUnhandledCudaError;
     __atomic_store_n(&context->ranks->lost, 1, __ATOMIC_RELEASE);
     return says ? check_nccl(status, call, __FILE__, __LINE__) : error_set(ERROR_CANCELLED, "another device failed");
 }

@@ -30,6 +30,11 @@ wait_until 60 status_is none '.worker.restarts >= 2'
 status_is none '.ready == false and .worker.backend == "" and .galaxies.embedded == 0' || fail "a worker computes without a GPU"
 waits() { [ "$(grep -c '^EXTEND_TIMEOUT_USEC=30000000 STATUS=NOT SERVING: the worker' "$folder/told")" -ge 3 ]; }
 wait_until 30 waits # systemd does not end a start that waits for a driver, and shows what it waits for
+kill -HUP "${daemon[none]}" # what somebody does who sees it wait
+wait_until 30 grep -q '\[reloaded\]' "$folder/none.log"
+waited=$(wc -l <"$folder/told")
+goes_on() { tail -n +$((waited + 1)) "$folder/told" | grep -q '^EXTEND_TIMEOUT_USEC'; }
+wait_until 30 goes_on
 ! grep -q READY "$folder/told" || fail "ready without a worker: $(cat "$folder/told")"
 grep -q 'cannot start: .*worker.backend = cpu' "$folder/none.log" || fail "the log does not say what to do"
 stop none

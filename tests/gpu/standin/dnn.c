@@ -321,7 +321,8 @@ static cudnnMathType_t other_math(cudnnMathType_t math)
         status = check_handle(handle);                                                                                 \
         if (!status)                                                                                                   \
             status = check_descriptors(convDesc, x, w, y);                                                             \
-        for (size_t i = 0; !status && i < ALGORITHMS; i++)                                                             \
+        for (size_t at = 0; !status && at < 3 * ALGORITHMS; at++) { /* the other math types first */                   \
+            size_t i = at % ALGORITHMS;                                                                                \
             if (algorithms[i].direction == DIRECTION && *returnedAlgoCount < requestedAlgoCount) {                     \
                 int offered = !(algorithms[i].only_nchw && (x)->format != CUDNN_TENSOR_NCHW);                          \
                 perfResults[*returnedAlgoCount].algo = (algorithm_type)algorithms[i].number;                           \
@@ -331,8 +332,9 @@ static cudnnMathType_t other_math(cudnnMathType_t math)
                 perfResults[*returnedAlgoCount].determinism =                                                          \
                     algorithms[i].deterministic ? CUDNN_DETERMINISTIC : CUDNN_NON_DETERMINISTIC;                       \
                 perfResults[(*returnedAlgoCount)++].mathType =                                                         \
-                    algorithms[i].other_math ? other_math(convDesc->math) : convDesc->math;                            \
+                    at < 2 * ALGORITHMS || algorithms[i].other_math ? other_math(convDesc->math) : convDesc->math;     \
             }                                                                                                          \
+        }                                                                                                              \
         return leave_with(status);                                                                                     \
     } while (0)
 
