@@ -20,8 +20,8 @@ struct device_memory { /* bytes of a device */
 };
 
 struct job_size {
-    size_t wanted,
-        chosen; /* by the card's memory, and where that is not free, by what is; 0 = the least does not fit */
+    size_t wanted; /* by the card's memory */
+    size_t chosen; /* the same, or what fits where that is not free; 0 = the least does not fit */
 };
 
 /* Bytes that `job` takes at this size. */

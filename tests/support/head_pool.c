@@ -49,7 +49,7 @@ void true_concentrations(const struct head_pool *pool, int row, float *alpha)
     }
 }
 
-struct head_pool *new_head_pool(void)
+static struct head_pool *new_head_pool(void)
 {
     struct head_pool *pool = calloc(1, sizeof *pool);
     assert_non_null(pool);
@@ -65,6 +65,19 @@ struct head_pool *new_head_pool(void)
         draw_votes(pool, row, alpha, 2, pool->votes[row][3]);
     }
     return pool;
+}
+
+int head_pool_set_up(void **state)
+{
+    *state = new_head_pool();
+    print_message("seed %u\n", SEED);
+    return 0;
+}
+
+int head_pool_tear_down(void **state)
+{
+    free(*state);
+    return 0;
 }
 
 struct fit_request request_for(struct head_pool *pool, size_t train, size_t validation)

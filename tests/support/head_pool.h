@@ -22,7 +22,9 @@ struct head_pool {
     uint64_t row[ROWS];
 };
 
-struct head_pool *new_head_pool(void); /* the caller frees it */
+/* Of a group of tests: *state is a struct head_pool. Says the seed. */
+int head_pool_set_up(void **state);
+int head_pool_tear_down(void **state);
 
 /* A standard normal number. */
 float drawn(uint32_t a, uint32_t b);

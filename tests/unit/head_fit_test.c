@@ -446,19 +446,6 @@ static void fit_looks_at_every_view(void **state)
     head_set_free(&reference);
 }
 
-static int setup(void **state)
-{
-    *state = new_head_pool();
-    print_message("seed %u\n", SEED);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    free(*state);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -480,5 +467,5 @@ int main(void)
         cmocka_unit_test(fit_looks_at_every_view),
         cmocka_unit_test(instruction_sets_agree_bit_for_bit),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, head_pool_set_up, head_pool_tear_down);
 }

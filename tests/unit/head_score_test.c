@@ -359,19 +359,6 @@ static void views_that_disagree_are_information(void **state)
     head_set_free(&heads);
 }
 
-static int setup(void **state)
-{
-    *state = new_head_pool();
-    print_message("seed %u\n", SEED);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    free(*state);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -386,5 +373,5 @@ int main(void)
         cmocka_unit_test(passes_take_turns_at_the_views),
         cmocka_unit_test(views_that_disagree_are_information),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, head_pool_set_up, head_pool_tear_down);
 }
