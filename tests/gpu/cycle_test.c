@@ -10,9 +10,6 @@
 #include "base/half.h"
 #include "cpu/backend_cpu.h"
 #include "model/optimizer.h"
-#ifndef TEST_DEVICE
-#include "tests/gpu/standin/standin.h"
-#endif
 #include "tests/support/backend_under_test.h"
 #include "tests/support/small_nets.h"
 #include "tests/support/small_schema.h"
@@ -28,6 +25,8 @@
 
 #include <cmocka.h>
 
+#include "tests/gpu/books.h"
+
 #define GALAXIES  64
 #define LABELLED  48
 #define SIDE      32
@@ -36,18 +35,6 @@
 #define PASSES    6
 #define HEADS     2
 #define SEED      20240229u
-
-#ifdef TEST_DEVICE /* what the stand-in keeps books of */
-static void standin_close_allocation(int closed)
-{
-    (void)closed;
-}
-
-static void standin_set_seed(uint64_t seed)
-{
-    (void)seed;
-}
-#endif
 
 static struct net net;
 static struct schema schema;
@@ -74,17 +61,6 @@ static int tear_down(void **state)
     free(images);
     free(parameters);
     return 0;
-}
-
-/* Nothing is left of a backend that was closed, and no rule was broken. */
-static void assert_clean(void)
-{
-#ifndef TEST_DEVICE
-    assert_int_equal(standin_findings(), 0);
-    assert_int_equal(standin_device_bytes(), 0);
-    assert_int_equal(standin_pinned_bytes(), 0);
-    assert_int_equal(standin_handles(), 0);
-#endif
 }
 
 /* --- the cycle -------------------------------------------------------------------------------------------------------------- */

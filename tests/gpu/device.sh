@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What only a CUDA device can tell (./check --gpu): the conformance suite and goldens on the device against the same references as the cpu
-# backend, cycles of the service, memory and race checks by compute-sanitizer (TRIAGE_SANITIZER_LIMIT_S each), then ./bench gpu. Ends with 77
-# and "skipped: no GPU" where there is none; where there is one, falling back to the CPU fails.
+# backend, cycles of the service, ranks over as many devices as there are, memory and race checks by compute-sanitizer
+# (TRIAGE_SANITIZER_LIMIT_S each), then ./bench gpu. Ends with 77 and "skipped: no GPU" where there is none; where there is one, falling
+# back to the CPU fails.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 devices() { find /dev /proc/driver/nvidia/gpus -mindepth 1 -maxdepth 1 -name 'nvidia[0-9]*' -o -path '/proc/driver/nvidia/gpus/*' 2>/dev/null | wc -l; }
@@ -15,6 +16,7 @@ cmake --preset cuda -DTRIAGE_TESTS=ON >/dev/null
 cmake --build build/cuda --target device_tests
 build/cuda/triaged gpu || { echo "there is a GPU, and the program does not see it"; exit 1; }
 ctest --test-dir build/cuda -R '_device$' --no-tests=error --output-on-failure
+grep -h '^skipped: ' build/cuda/Testing/Temporary/LastTest.log | sort -u || true
 sanitizer=$(command -v compute-sanitizer || echo "$cuda/bin/compute-sanitizer")
 if [ -x "$sanitizer" ]; then
     said=$(mktemp)
