@@ -371,6 +371,10 @@ int run_finetune(const struct config *config, const struct finetune_options *opt
     else
         print_report(report, options->json);
     json_decref(report);
+    if (result == ERROR_UNAVAILABLE) { /* as in worker.c: closing may wait for a lost device for ever */
+        fflush(NULL);
+        _exit(exit_code(result));
+    }
     trunk_fit_close(finetune.fit);
     if (finetune.compute.backend)
         finetune.compute.backend->close(finetune.compute.context);

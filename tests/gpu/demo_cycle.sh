@@ -65,6 +65,14 @@ lose_emulated_devices() {
     stop a
 }
 
+# A training of its own, whose device is lost: the command ends, although closing what is on the device never would.
+lose_emulated_training() {
+    local code=0
+    STANDIN_FAIL_AFTER=300 timeout -s KILL 300 "$build/triaged" finetune "$folder/survey/truth.csv" --config "$folder/a.conf" --out "$folder/training" \
+        --set training.batch=8 --set training.epochs_max=1 >/dev/null 2>"$folder/training.err" || code=$?
+    [ "$code" = 69 ] && grep -q 'device is lost' "$folder/training.err" || fail "a training that lost its device ended with $code: $(tail -3 "$folder/training.err")"
+}
+
 # Several devices, one of which is another's: what `triaged gpu` says of each. Devices without code for them are not usable.
 gpu() { # CODE ARGUMENTS...
     local code=0
@@ -85,7 +93,7 @@ look_at_emulated_devices() {
 }
 
 case $on in
-emulated) lose_emulated_devices; look_at_emulated_devices; export STANDIN_DEVICES=0 ;;
+emulated) lose_emulated_devices; lose_emulated_training; look_at_emulated_devices; export STANDIN_DEVICES=0 ;;
 device) lose_device; export CUDA_VISIBLE_DEVICES= ;;
 esac
 
