@@ -85,6 +85,7 @@ int setup_pool(const struct config *config, const struct schema *schema, enum po
                                  .embedding_inputs = net.outputs * (int)config->mc_views,
                                  .pixel_side = (int)config->image_side,
                                  .pixel_channels = (int)config->image_channels,
+                                 .trunk_weights = config->trunk_weights[0] != 0,
                                  .trunk_side = (int)config->trunk_side,
                                  .trunk_views = (int)config->trunk_views,
                                  .trunk_bf16 = config_precision(config) == PRECISION_BF16,

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #define HEADER_BYTES   4096
-#define COLUMN_VERSION 2
+#define COLUMN_VERSION 3
 
 static const char column_magic[8] = "TRIAGEC";
 

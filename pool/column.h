@@ -10,7 +10,7 @@
 
 #define COLUMN_STEP_ROWS  1024 /* files grow by so many rows at a time: 88 MiB of grey pixels at 300 x 300 */
 #define COLUMN_ROWS_MAX   (UINT64_C(1) << 31)
-#define COLUMN_PARAMETERS 7
+#define COLUMN_PARAMETERS 8
 
 enum column_access {
     COLUMN_READ,

@@ -53,6 +53,7 @@ struct pool_layout {
     int embedding_inputs;
     int pixel_side, pixel_channels;
     /* how embeddings are made; rows made in two ways would not compare */
+    int trunk_weights; /* 1 = of given weights, 0 = of a random trunk, whose embeddings are normalised */
     int trunk_side, trunk_views, trunk_bf16, augmentation, mc_views, mc_depth_per_mille;
     char schema_hash[33];
 };

@@ -16,6 +16,11 @@ wait_until 60 status_is float '.worker.precision == "fp32" and .galaxies.embedde
 ctl float status | grep -q 'computing on cpu, trunk in fp32' || fail "the words of status hide the precision"
 grep -q 'backend cpu, trunk in fp32' "$folder/float.log" || fail "the log hides the precision"
 stop float
+# Embeddings of a random trunk are normalised, of given weights they are not: the pool holds one kind, and says so before it mixes them.
+sed "s|^calibration_images.*|&\nweights = $folder/models/trunk-000001.safetensors|" "$folder/float.conf" >"$folder/given.conf"
+code=0
+"$build/triaged" run --config "$folder/given.conf" 2>"$folder/given.log" || code=$?
+[ "$code" = 78 ] && grep -q 'made with trunk weights 0, the configuration says 1' "$folder/given.log" || fail "weights for a pool of another trunk: $code, $(cat "$folder/given.log")"
 
 with_precision half bf16
 export DNNL_MAX_CPU_ISA=AVX2

@@ -213,6 +213,7 @@ static void other_layouts_are_refused(void **state)
         {offsetof(struct pool_layout, embedding_inputs),   9,   "embedding inputs 8, the configuration says 9"    },
         {offsetof(struct pool_layout, pixel_side),         224, "image side 6, the configuration says 224"        },
         {offsetof(struct pool_layout, pixel_channels),     1,   "image channels 3, the configuration says 1"      },
+        {offsetof(struct pool_layout, trunk_weights),      1,   "trunk weights 0, the configuration says 1"       },
         {offsetof(struct pool_layout, trunk_side),         64,  "trunk side 4, the configuration says 64"         },
         {offsetof(struct pool_layout, trunk_views),        8,   "trunk views 1, the configuration says 8"         },
         {offsetof(struct pool_layout, trunk_bf16),         1,   "bfloat16 0, the configuration says 1"            },
