@@ -36,12 +36,13 @@
     X(PARTITIONS_MADE, "partitions-made", "partitions for votes were made ahead")                                      \
     X(POLL_FAILED, "poll-failed", "waiting for what happens next failed")                                              \
     X(QUEUE_CHOSEN, "queue-chosen", "how the queue was chosen")                                                        \
-    X(QUEUE_NOT_RECORDED, "queue-not-recorded", "how it was chosen is missing in the database")                        \
-    X(READY, "ready", "the queue is on offer")                                                                         \
-    X(RELOAD_FAILED, "reload-failed", "it was not: the old one stays")                                                 \
+    X(QUEUE_NOT_RECORDED, "queue-not-recorded", "how the queue was chosen is missing in the database")                 \
+    X(READY, "ready", "the daemon answers subscribers; the queue may be empty yet")                                    \
+    X(RELOAD_FAILED, "reload-failed", "the configuration could not be read again: the one in force stays")             \
     X(RELOADED, "reloaded", "the configuration was read again")                                                        \
     X(RETIREMENT, "retirement", "galaxies need no more votes, or more again")                                          \
-    X(RETIREMENT_FAILED, "retirement-failed", "they were not marked so yet")                                           \
+    X(RETIREMENT_FAILED, "retirement-failed",                                                                          \
+      "galaxies that need no more votes were not marked so; the next ranking tries again")                             \
     X(ROW_DAMAGED, "row-damaged", "rows of the pool had wrong checksums")                                              \
     X(RUN_KILLED, "run-killed", "the run before did not end by itself")                                                \
     X(START_CANCELLED, "start-cancelled", "stopped while starting")                                                    \
@@ -52,19 +53,20 @@
     X(SYNCED, "synced", "the pool agrees with the database")                                                           \
     X(TALLIES_REBUILT, "tallies-rebuilt", "tallies were made again from every vote")                                   \
     X(TRUNK_FAILED, "trunk-failed", "teaching the trunk ended in an error")                                            \
-    X(TRUNK_FILE_DAMAGED, "trunk-file-damaged", "a file of its run was set aside")                                     \
-    X(TRUNK_GIVEN_UP, "trunk-given-up", "its run ended without a new trunk")                                           \
+    X(TRUNK_FILE_DAMAGED, "trunk-file-damaged", "a file of the trunk's run was set aside")                             \
+    X(TRUNK_GIVEN_UP, "trunk-given-up", "teaching the trunk ended without a new one")                                  \
     X(TRUNK_IN_USE, "trunk-in-use", "a new trunk serves")                                                              \
-    X(TRUNK_NOT_NOTED, "trunk-not-noted", "its last run is not on the disk")                                           \
-    X(TRUNK_RESUMED, "trunk-resumed", "a run goes on after a restart")                                                 \
-    X(TRUNK_STARTED, "trunk-started", "a run begins")                                                                  \
-    X(TRUNK_STEP_FAILED, "trunk-step-failed", "a slice is tried again")                                                \
-    X(TRUNK_THREADS, "trunk-threads", "a run goes on with other threads")                                              \
-    X(TRUNK_TRAINED, "trunk-trained", "a run is over")                                                                 \
+    X(TRUNK_NOT_NOTED, "trunk-not-noted",                                                                              \
+      "that the trunk was taught is not on the disk: a restart may teach it too soon")                                 \
+    X(TRUNK_RESUMED, "trunk-resumed", "teaching the trunk goes on after a restart")                                    \
+    X(TRUNK_STARTED, "trunk-started", "teaching a new trunk begins")                                                   \
+    X(TRUNK_STEP_FAILED, "trunk-step-failed", "a step of teaching the trunk is tried again")                           \
+    X(TRUNK_THREADS, "trunk-threads", "teaching the trunk goes on with another number of threads")                     \
+    X(TRUNK_TRAINED, "trunk-trained", "a new trunk is taught; every galaxy is embedded again")                         \
     X(VOTES_FAILED, "votes-failed", "votes were not applied; they wait")                                               \
     X(VOTES_QUARANTINED, "votes-quarantined", "votes name something unknown")                                          \
     X(WORKER_ENDED, "worker-ended", "the worker ended and is started again")                                           \
-    X(WORKER_MESSAGE, "worker-message", "the worker said what is no message")                                          \
+    X(WORKER_MESSAGE, "worker-message", "a message between daemon and worker cannot be read")                          \
     X(WORKER_NOT_STARTED, "worker-not-started", "the worker could not be started")                                     \
     X(WORKER_READY, "worker-ready", "the worker waits for jobs")                                                       \
     X(WORKER_SILENT, "worker-silent", "the worker said nothing and is killed")

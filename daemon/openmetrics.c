@@ -204,7 +204,7 @@ static const struct series {
     const char *name, *kind, *unit, *help;
     double (*value)(const struct daemon *daemon);
 } series[] = {
-    {"triage_votes_repeated",                       "counter", "",        "votes delivered again, which change nothing",                     votes_repeated   },
+    {"triage_votes_repeated",                       "counter", "",        "votes of a person of whom another vote counts",                   votes_repeated   },
     {"triage_votes_ignored",                        "counter", "",        "votes that do not count by the rules",                            votes_ignored    },
     {"triage_votes_quarantined",                    "counter", "",        "votes that name something unknown",                               votes_quarantined},
     {"triage_vote_ingest_lag_seconds",              "gauge",   "seconds", "age of the oldest vote that is not applied",                      lag_s            },
@@ -229,7 +229,7 @@ static const struct series {
     {"triage_db_up",                                "gauge",   "",        "1 while the database answers",                                    database_up      },
     {"triage_worker_up",                            "gauge",   "",        "1 while the worker answers",                                      worker_up        },
     {"triage_worker_restarts",                      "counter", "",        "workers started in place of one that ended",                      worker_restarts  },
-    {"triage_ready",                                "gauge",   "",        "1 while the queue is on offer",                                   ready            },
+    {"triage_ready",                                "gauge",   "",        "1 once subscribers are answered; the queue may be empty",         ready            },
     {"triage_start_timestamp_seconds",              "gauge",   "seconds", "Unix time of the start",                                          started_s        },
 };
 

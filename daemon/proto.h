@@ -21,8 +21,8 @@ enum proto_exit {
     PROTO_EXIT_REFUSED = 1,      /* the daemon said no and why */
     PROTO_EXIT_UNWELL = 2,       /* doctor, ready: something is wrong now */
     PROTO_EXIT_USAGE = 64,       /* EX_USAGE */
-    PROTO_EXIT_NOT_FOUND = 66,   /* no such galaxy or model */
-    PROTO_EXIT_UNREACHABLE = 69, /* EX_UNAVAILABLE: no daemon on this socket */
+    PROTO_EXIT_NOT_FOUND = 66,   /* no such galaxy, model or key */
+    PROTO_EXIT_UNREACHABLE = 69, /* EX_UNAVAILABLE: no daemon on this socket, or one that may not be opened */
 };
 
 struct proto_verb {
@@ -37,7 +37,7 @@ struct proto_verb {
 static const struct proto_verb proto_verbs[] = {
     {"status",   "",                    1, 0, "what the service is doing, and whether anything is wrong"},
     {"doctor",   "",                    1, 0, "what has happened to the service, whether it is over, and what to do"},
-    {"ready",    "",                    1, 0, "whether volunteers are served, and if not, why"},
+    {"ready",    "",                    1, 0, "whether subscribers are answered and nothing is wrong, and if not, why"},
     {"metrics",  "",                    1, 0, "counters and measurements as OpenMetrics text"},
     {"queue",    "[--top N]",           1, 0, "the galaxies on offer, best first"},
     {"why",      "ID",                  1, 0, "why a galaxy stands where it stands"},

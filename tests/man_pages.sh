@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The manual pages are well formed, know every verb and option of the programs and no other, and the pages made from the
+# The manual pages are well formed, know every verb and option of the programs, every kind of event and every series and no other, and the pages made from the
 # table of configuration keys are up to date (tools/config_pages makes them).
 set -euo pipefail
 command -v mandoc >/dev/null || { echo "skipped: mandoc is not installed"; exit 77; }
@@ -24,6 +24,17 @@ done
 for option in $("$build/triaged" --help | grep -oE '\-\-[a-z-]+' | sort -u); do
     grep -qE "Fl -${option#--}\b" "$root/docs/man/triaged.8" || { echo "triaged.8 does not know $option"; exit 1; }
 done
+events() { # name and meaning of every kind of event in the code
+    sed -z 's/\\ *\n//g' "$root/daemon/log.h" | grep -oE 'X\([A-Z_]+, "[a-z-]+", +"[^"]+"' | sed -E 's/.*, "([a-z-]+)", +"(.*)"$/\1 \2/'
+}
+diff <(events) <(awk '/^\.Sh/ { inside = $2 == "LOG" } inside && name { print name, $0; name = "" } inside && /^\.It Li [a-z-]+$/ { name = $3 }' \
+    "$root/docs/man/triaged.8") || { echo "triaged.8 and daemon/log.h differ in the kinds of events"; exit 1; }
+series() { # name and kind of every series in the code; a histogram has a function of its own
+    grep -ohE '"triage_[a-z0-9_]+", +"(counter|gauge|info)"' "$root/daemon/openmetrics.c" | sed -E 's/"(.*)", +"(.*)"/\1 \2/'
+    sed -nE 's/.*write_histogram\(out, "([a-z_]+)".*/\1 histogram/p' "$root/daemon/openmetrics.c"
+}
+diff <(series | sort) <(sed -nE 's/^\.It Li (triage_[a-z0-9_]+) No \((.*)\)$/\1 \2/p' "$root/docs/man/triagectl.8" | sort) ||
+    { echo "triagectl.8 and daemon/openmetrics.c differ in the series"; exit 1; }
 codes() { sed -n '/EXIT STATUS/,/^\.El/s/^\.It \([0-9]*\)$/\1/p' "$root/docs/man/$1"; }
 diff <(codes triaged.8) <(sed -nE 's/^ *EXIT_[A-Z]+ = ([0-9]+),.*/\1/p' "$root/daemon/exits.h")
 diff <(codes triagectl.8) <(sed -nE 's/^ *PROTO_EXIT_[A-Z_]+ = ([0-9]+),.*/\1/p' "$root/daemon/proto.h")

@@ -28,7 +28,8 @@ struct triage_feed_entry {
     char id[64];                  /* as in the catalogue, terminated, unique in the queue */
     uint32_t rank;                /* 1 = next; after retractions there are gaps until the next ranking */
     uint8_t stream;               /* 0 active (chosen by score), 1 random (drawn), 2 pinned (by an operator) */
-    double probability;           /* inclusion probability of a random draw, 0..1; 1 for the other streams */
+    double probability;           /* with which it was drawn, random and active alike, 0..1; 1 for pinned ones, and where the
+                                     highest scores or typical galaxies were taken */
     float score, total, expected; /* nats; score = total - expected */
     uint32_t model;               /* number of the model that scored it, 0 = none yet */
     int64_t leased_until_ms;      /* the offer ends then, Unix time; 0 = no end */

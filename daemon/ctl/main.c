@@ -33,8 +33,8 @@ static void print_help(FILE *out)
         fprintf(out, "  %-26s %s\n", call, proto_verbs[i].help);
     }
     fprintf(out, "\nVerbs may be shortened as long as they stay unambiguous. Exit codes: 0 done, 1 refused, "
-                 "2 doctor found\nsomething wrong now, 64 usage, 66 no such galaxy or model, 69 no daemon. Manual: "
-                 "triagectl(8).\n");
+                 "2 doctor or ready:\nsomething is wrong now, 64 usage, 66 no such galaxy, model or key, 69 no daemon, "
+                 "or none that may be asked.\nManual: triagectl(8).\n");
 }
 
 static int usage(const char *what, const char *detail)
