@@ -102,7 +102,9 @@ int file_write(const char *path, const struct file_part *parts, int part_count, 
     int result = file_path(temporary, sizeof temporary, "%s.new", path);
     if (result)
         return result;
-    int descriptor = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
+    /* What an earlier try left goes first; in a folder of another user's a link or a pipe may have been planted there. */
+    unlink(temporary);
+    int descriptor = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
     if (descriptor < 0)
         return error_set_errno("cannot create %s", temporary);
     FAULT(FILE_CREATED);

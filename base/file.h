@@ -21,7 +21,8 @@ struct file_part {
     size_t length;
 };
 
-/* Replaces `path` atomically and durably with the parts in order. On any error the old file is untouched. */
+/* Replaces `path` atomically and durably with the parts in order. On any error the old file is untouched. What lies at
+ * PATH.new is removed first, never followed or written to. */
 int file_write(const char *path, const struct file_part *parts, int part_count, mode_t mode);
 
 /* Makes the folder and its missing parents. */

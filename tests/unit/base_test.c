@@ -236,6 +236,27 @@ static void files_are_replaced_whole_or_not_at_all(void **state)
     assert_true(file_exists(path_of("one")) && !file_exists(path_of("none")));
 }
 
+/* In a folder of another user's, what lies where the new file is made may point anywhere, or be a pipe that nobody reads. */
+static void what_was_planted_is_not_written_to(void **state)
+{
+    (void)state;
+    char *bytes, target[160];
+    size_t length;
+    write_text("target", "kept");
+    snprintf(target, sizeof target, "%s", path_of("target"));
+    for (int i = 0; i < 3; i++) {
+        const char *planted = path_of("planted.new");
+        assert_int_equal(i == 0 ? symlink(target, planted) : i == 1 ? link(target, planted) : mkfifo(planted, 0666), 0);
+        write_text("planted", "new");
+        assert_int_equal(file_read(target, 9, &bytes, &length), 0);
+        assert_string_equal(bytes, "kept");
+        free(bytes);
+        assert_int_equal(file_read(path_of("planted"), 9, &bytes, &length), 0);
+        assert_string_equal(bytes, "new");
+        free(bytes);
+    }
+}
+
 static void folders_and_paths(void **state)
 {
     (void)state;
@@ -371,6 +392,7 @@ int main(void)
         cmocka_unit_test(arenas_have_their_limit),
         cmocka_unit_test(text_grows_to_its_limit),
         cmocka_unit_test(files_are_replaced_whole_or_not_at_all),
+        cmocka_unit_test(what_was_planted_is_not_written_to),
         cmocka_unit_test(folders_and_paths),
         cmocka_unit_test(a_lock_is_one_process_s),
         cmocka_unit_test(ini_files_are_read_line_by_line),
