@@ -69,11 +69,17 @@ static const char *first_line(const char *text)
     return line;
 }
 
+/* The server's words may be in any language. */
+static bool has_sqlstate(const PGresult *rows, const char *wanted)
+{
+    const char *sqlstate = PQresultErrorField(rows, PG_DIAG_SQLSTATE);
+    return sqlstate && strcmp(sqlstate, wanted) == 0;
+}
+
 /* The server refuses to write; the connection is fine. */
 static bool is_read_only(const PGresult *rows)
 {
-    const char *sqlstate = PQresultErrorField(rows, PG_DIAG_SQLSTATE);
-    return sqlstate && strcmp(sqlstate, "25006") == 0;
+    return has_sqlstate(rows, "25006");
 }
 
 static int result_code(PGconn *connection, const PGresult *rows)
@@ -90,8 +96,8 @@ static int result_code(PGconn *connection, const PGresult *rows)
         return error_set(ERROR_SYSTEM, "out of memory in the database library: %s",
                          first_line(PQerrorMessage(connection)));
     int away = sqlstate && (strncmp(sqlstate, "57P", 3) == 0 || strncmp(sqlstate, "08", 2) == 0 || is_read_only(rows));
-    return error_set(away ? ERROR_UNAVAILABLE : ERROR_STATE, "the database refused: %s",
-                     message ? message : first_line(PQerrorMessage(connection)));
+    int code = away ? ERROR_UNAVAILABLE : has_sqlstate(rows, "55P03") ? ERROR_LIMIT : ERROR_STATE;
+    return error_set(code, "the database refused: %s", message ? message : first_line(PQerrorMessage(connection)));
 }
 
 int database_rows(const struct database_result *result)

@@ -36,7 +36,8 @@ void database_describe(const char *url, char *text, size_t size);
 
 /*
  * Runs one statement with text parameters (NULL = SQL NULL). `ret_result` may be NULL.
- * ERROR_UNAVAILABLE when the connection is lost, ERROR_STATE with the server's words when it refuses.
+ * ERROR_UNAVAILABLE when the connection is lost; with the server's words ERROR_LIMIT when others held a lock for longer than
+ * lock_timeout, ERROR_STATE when it refuses for another reason.
  */
 int database_run(struct database *database, const char *sql, int count, const char *const *values,
                  struct database_result **ret_result);

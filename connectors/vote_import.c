@@ -24,6 +24,7 @@ struct importing {
     int64_t offset;      /* behind the last record that could be read */
     long line;
     struct text rejected; /* COPY lines */
+    size_t rejected_sent; /* bytes of them */
     bool ended;
     int broken; /* why the file cannot be read on, when what came before it is in */
     char message[ERROR_MESSAGE_BYTES];
@@ -85,14 +86,13 @@ static int find_place(struct importing *importing)
 static int reject(struct importing *importing)
 {
     struct vote_import_progress *progress = importing->progress;
-    char line[24];
-    if (++progress->rejected > VOTE_IMPORT_REJECTED_MAX && progress->rejected > progress->rows / 20)
-        return error_set(
-            ERROR_INPUT, "line %ld: %.300s; that is row %lld without sense of %lld: is this the right file?",
-            importing->record.line, error_message(), (long long)progress->rejected, (long long)progress->rows);
-    snprintf(line, sizeof line, "\t%ld\t", importing->record.line);
-    char reason[ERROR_MESSAGE_BYTES];
+    char line[24], reason[ERROR_MESSAGE_BYTES];
     snprintf(reason, sizeof reason, "%s", error_message());
+    if (++progress->rejected > VOTE_IMPORT_REJECTED_MAX && progress->rejected > progress->rows / 20)
+        return error_set(ERROR_INPUT,
+                         "line %ld: %.300s; that is row %lld without sense of %lld: is this the right file?",
+                         importing->record.line, reason, (long long)progress->rejected, (long long)progress->rows);
+    snprintf(line, sizeof line, "\t%ld\t", importing->record.line);
     text_make_printable(reason);
     database_copy_field(&importing->rejected, importing->source);
     text_append_bytes(&importing->rejected, line, strlen(line));
@@ -173,10 +173,15 @@ static int next_vote(void *context, struct text *line)
 static int next_rejected(void *context, struct text *line)
 {
     struct importing *importing = context;
-    if (!importing->rejected.length)
+    if (importing->rejected_sent == importing->rejected.length) {
+        importing->rejected_sent = 0;
+        text_clear(&importing->rejected);
         return 0;
-    text_append_bytes(line, importing->rejected.bytes, importing->rejected.length);
-    text_clear(&importing->rejected);
+    }
+    const char *next = importing->rejected.bytes + importing->rejected_sent;
+    size_t length = strcspn(next, "\n") + 1;
+    text_append_bytes(line, next, length);
+    importing->rejected_sent += length;
     return 1;
 }
 
@@ -233,8 +238,8 @@ static int prepare_partitions(struct importing *importing)
                               "c.partition_ids)::bigint AS number FROM vote_staging s, triage.cursor c "
                               "WHERE s.classification >= 0 GROUP BY 1 HAVING count(*) >= 100) ranges",
                               0, NULL, NULL);
-    while (result && ++tries < PARTITION_TRIES);
-    return result && strstr(error_message(), "lock timeout") ? 0 : result;
+    while ((result == ERROR_LIMIT || result == ERROR_STATE) && ++tries < PARTITION_TRIES);
+    return result == ERROR_LIMIT ? 0 : result;
 }
 
 static int move_part(struct importing *importing, int64_t from)

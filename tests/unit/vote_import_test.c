@@ -476,6 +476,30 @@ static void an_import_gets_its_partitions(void **state)
                      3);
 }
 
+/* They take more than the 1.06 MiB that go to the database at once. */
+static void many_rows_without_sense_are_all_noted(void **state)
+{
+    enum { GOOD = 95000, BAD = 4900 };
+    struct test_database *test = *state;
+    struct vote_import_progress progress;
+    char path[400];
+    snprintf(path, sizeof path, "%s/%0200d.csv", folder, 7); /* each row names the file */
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fprintf(file, "classification,question,answer,id_str\n");
+    for (int i = 0; i < GOOD + BAD; i++)
+        fprintf(file, "%s,q0,a0,g1\n", i < GOOD ? "1" : "x");
+    assert_int_equal(fclose(file), 0);
+    test_database_fresh(test);
+    if (vote_import(test->database, path, NULL, &key, GOOD + BAD, NULL, NULL, &progress))
+        fail_msg("%s", error_message());
+    assert_int_equal(progress.rejected, BAD);
+    assert_int_equal(test_database_number(test->database, "SELECT count(DISTINCT line) FROM triage.rejected_row WHERE "
+                                                          "reason = 'classification ''x'' is not a whole number'"),
+                     BAD);
+    assert_true(test_database_number(test->database, "SELECT sum(length(source)) FROM triage.rejected_row") > 1114112);
+}
+
 static void wrong_files_are_refused(void **state)
 {
     struct test_database *test = *state;
@@ -508,7 +532,9 @@ static void wrong_files_are_refused(void **state)
         at += (size_t)snprintf(many + at, sizeof many - at, "number %d,q0,a0,g1\n", i);
     assert_int_equal(vote_import(test->database, put("many.csv", many), NULL, &key, 100, NULL, NULL, &progress),
                      ERROR_INPUT);
-    assert_non_null(strstr(error_message(), "is this the right file?"));
+    assert_string_equal(error_message(),
+                        "line 1002: classification 'number 1000' is not a whole number; that is row 1001 "
+                        "without sense of 1001: is this the right file?");
     assert_int_equal(test_database_number(test->database, "SELECT count(*) FROM triage.rejected_row"), 1000);
     assert_int_equal(vote_import(test->database, "/nonexistent.csv", NULL, &key, 100, NULL, NULL, &progress),
                      ERROR_NOT_FOUND);
@@ -555,6 +581,65 @@ static void a_stopped_import_goes_on_where_it_was(void **state)
     assert_int_equal(progress.rows, 5000);
     assert_int_equal(progress.added, 5000);
     assert_int_equal(test_database_number(test->database, "SELECT count(*) FROM triage.vote"), 5000);
+}
+
+/* Known by the code it has, whatever language the server speaks; the default partition takes the votes. */
+static void a_partition_that_waits_too_long_is_not_made(void **state)
+{
+    struct test_database *test = *state;
+    struct vote_import_progress progress;
+    test_database_fresh(test);
+    test_database_script(
+        test->database, "CREATE SEQUENCE triage.tried; CREATE OR REPLACE FUNCTION triage.make_partition(number bigint) "
+                        "RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN PERFORM nextval('triage.tried'); RAISE "
+                        "'Sperrzeit abgelaufen' USING ERRCODE = '55P03'; END $$");
+    if (vote_import(test->database, large_file(400), NULL, &key, 1000, NULL, NULL, &progress))
+        fail_msg("%s", error_message());
+    assert_int_equal(progress.added, 400);
+    assert_int_equal(test_database_number(test->database, "SELECT last_value FROM triage.tried"), 5);
+    test_database_script(test->database,
+                         "CREATE OR REPLACE FUNCTION triage.make_partition(number bigint) RETURNS boolean LANGUAGE "
+                         "plpgsql AS $$ BEGIN RAISE 'lock timeout was meant to be read'; END $$");
+    assert_int_equal(vote_import(test->database, large_file(402), NULL, &key, 1000, NULL, NULL, &progress),
+                     ERROR_STATE);
+}
+
+/* Somebody presses Ctrl-C while a partition is being made: that is said, and nothing is tried again. */
+static void an_import_that_is_asked_to_stop_says_so(void **state)
+{
+    struct test_database *test = *state;
+    struct vote_import_progress progress;
+    struct database *database = test_database_connect(test);
+    sigset_t end, before;
+    int number;
+    test_database_fresh(test);
+    test_database_script(test->database,
+                         "CREATE OR REPLACE FUNCTION triage.make_partition(number bigint) RETURNS boolean LANGUAGE "
+                         "plpgsql AS $$ BEGIN PERFORM pg_sleep(600); RETURN false; END $$");
+    sigemptyset(&end);
+    sigaddset(&end, SIGINT);
+    sigprocmask(SIG_BLOCK, &end, &before);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        struct database *watch = test_database_connect(test);
+        alarm(60);
+        while (test_database_number(watch, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == 0)
+            ;
+        _exit(kill(getppid(), SIGINT));
+    }
+    int result = vote_import(database, large_file(400), NULL, &key, 1000, NULL, NULL, &progress);
+    char message[ERROR_MESSAGE_BYTES];
+    snprintf(message, sizeof message, "%s", error_message());
+    assert_int_equal(sigwait(&end, &number), 0);
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    database_close(database);
+    test_database_script(test->database,
+                         "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE wait_event = "
+                         "'PgSleep'");
+    assert_int_equal(result, ERROR_CANCELLED);
+    assert_non_null(strstr(message, "asked to stop"));
 }
 
 static void import_until_killed(const char *url, const char *path)
@@ -710,8 +795,11 @@ int main(void)
         cmocka_unit_test(plain_files),
         cmocka_unit_test(odd_marks_cost_their_row_only),
         cmocka_unit_test(an_import_gets_its_partitions),
+        cmocka_unit_test(many_rows_without_sense_are_all_noted),
         cmocka_unit_test(wrong_files_are_refused),
         cmocka_unit_test(a_stopped_import_goes_on_where_it_was),
+        cmocka_unit_test(a_partition_that_waits_too_long_is_not_made),
+        cmocka_unit_test(an_import_that_is_asked_to_stop_says_so),
         cmocka_unit_test(a_killed_import_goes_on_where_it_was),
         cmocka_unit_test(two_imports_of_one_file_do_not_mix),
         cmocka_unit_test(any_bytes_are_read_or_refused),

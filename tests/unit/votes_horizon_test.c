@@ -392,7 +392,7 @@ static void a_writer_is_never_stalled_by_partitions(void **state)
     vote(test->database, 15000000, "g1"); /* ahead of its partition */
     run(open, "BEGIN");
     vote(open, 5000001, "g1");
-    assert_int_equal(database_run(test->database, "SELECT triage.make_partitions()", 0, NULL, NULL), ERROR_STATE);
+    assert_int_equal(database_run(test->database, "SELECT triage.make_partitions()", 0, NULL, NULL), ERROR_LIMIT);
     assert_non_null(strstr(error_message(), "lock timeout"));
     run(open, "COMMIT");
     assert_int_equal(number(test->database, "SELECT made FROM triage.make_partitions()"),
