@@ -16,6 +16,10 @@
 #define HEADER_BYTES   4096
 #define COLUMN_VERSION 3
 
+#define REMAKE                                                                                                         \
+    "stop the service and move pool and models of the state folder away, both are made again from the images and "     \
+    "the votes (leave postgres, voter.key and keys where they are)"
+
 static const char column_magic[8] = "TRIAGEC";
 
 /* First the part that never changes, with its checksum; then what does. */
@@ -94,13 +98,11 @@ static int check_layout(const struct column *column, const struct column_layout 
     for (int i = 0; i < COLUMN_PARAMETERS; i++)
         if (have->parameter[i] != want->parameter[i])
             return error_set(ERROR_STATE,
-                             "%s was made with %s %llu, the configuration says %llu: set it as it was, or "
-                             "use a new state folder",
+                             "%s was made with %s %llu, the configuration says %llu: set it as it was, or " REMAKE,
                              column->path, want->parameter_name[i], (unsigned long long)have->parameter[i],
                              (unsigned long long)want->parameter[i]);
     if (have->row_bytes != want->row_bytes)
-        return error_set(ERROR_STATE,
-                         "%s was made with %llu bytes a row, this program expects %llu: use a new state folder",
+        return error_set(ERROR_STATE, "%s was made with %llu bytes a row, this program expects %llu: " REMAKE,
                          column->path, (unsigned long long)have->row_bytes, (unsigned long long)want->row_bytes);
     return 0;
 }

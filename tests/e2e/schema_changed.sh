@@ -43,5 +43,19 @@ start a
 ready a
 [ "$(ctl a --json status | jq -r .schema.hash)" = "$old" ] || fail "the old tree has another hash now"
 status_is a '.champion > 0 and .galaxies.total == 60' || fail "the attempts changed something"
+applied=$(ctl a --json status | jq .votes.applied)
+[ "$applied" -gt 0 ] || fail "no votes to keep"
+stop a
+
+# a key that is fixed with the pool: what the message says keeps the votes, and the rest is made again
+sed -i '/^\[trunk\]/a views = 2' "$folder/a.conf"
+expect 78 "trunk views 1, the configuration says 2: set it as it was, or stop the service and move pool and models" \
+    "$build/triaged" run --config "$folder/a.conf"
+[ $failures -eq 0 ] || exit 1
+mkdir "$folder/away" && mv "$folder/a/pool" "$folder/a/models" "$folder/away"
+start a
+ready a
+status_is a ".votes.applied == $applied" || fail "votes were lost"
+wait_until 60 status_is a '.galaxies.embedded == 60 and .champion > 0'
 stop a
 echo "a changed tree is refused with both hashes"

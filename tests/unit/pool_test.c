@@ -226,6 +226,7 @@ static void other_layouts_are_refused(void **state)
         memcpy((char *)&other + cases[i].field, &cases[i].value, sizeof(int));
         assert_int_equal(pool_open(folder, &other, POOL_READ_WRITE, &pool), ERROR_STATE);
         assert_non_null(strstr(error_message(), cases[i].says));
+        assert_non_null(strstr(error_message(), "leave postgres, voter.key and keys"));
     }
     struct pool_layout other = layout;
     other.schema_hash[31] = '0';
