@@ -4,6 +4,9 @@
 
 #include <stdbool.h>
 
+/* From now on SIGTERM and SIGINT wait. */
+void signals_block_end(void);
+
 /* True while SIGTERM or SIGINT is blocked and pending; it stays pending. */
 bool signals_end_pending(void);
 

@@ -22,6 +22,7 @@
 #define ANSWER_WITHIN_MS   4000 /* to the first statements of a connection, and before it is asked whether one lives */
 #define LET_GO_MS          1000 /* a close waits so long for what is being connected */
 #define COPY_BYTES         65536
+#define STOPPED            "stopped by a signal while waiting for the database"
 #define ASYNC_SETTINGS     "SET statement_timeout = '30s'; SET client_min_messages = warning; LISTEN triage_vote"
 
 /* PGresult under another name, so that the header needs no libpq. */
@@ -92,6 +93,8 @@ static int result_code(PGconn *connection, const PGresult *rows)
                          first_line(PQerrorMessage(connection)));
     const char *sqlstate = PQresultErrorField(rows, PG_DIAG_SQLSTATE);
     const char *message = PQresultErrorField(rows, PG_DIAG_MESSAGE_PRIMARY);
+    if (!rows && PQtransactionStatus(connection) == PQTRANS_ACTIVE) /* a statement before was given up: it goes on */
+        return error_set(ERROR_CANCELLED, STOPPED);
     if (!sqlstate) /* not the server's words: the library had no memory */
         return error_set(ERROR_SYSTEM, "out of memory in the database library: %s",
                          first_line(PQerrorMessage(connection)));
@@ -185,7 +188,7 @@ static int wait_a_moment(PGconn *connection, short events)
     struct pollfd socket = {.fd = PQsocket(connection), .events = events};
     int ready = poll(&socket, 1, LOOK_MS);
     if (signals_end_pending())
-        return error_set(ERROR_CANCELLED, "asked to stop while waiting for the database");
+        return error_set(ERROR_CANCELLED, STOPPED);
     return ready > 0;
 }
 

@@ -7,6 +7,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#define OTHER_TREE                                                                                                     \
+    "a workflow is for one tree, which the head of its file names: set instance.schema to that, or give another "      \
+    "workflow"
+
 bool workflow_lists(const char *list, const char *word)
 {
     size_t length = strlen(word);
@@ -132,7 +136,7 @@ static int take_question(struct workflow *workflow, struct workflow_task *task, 
             task->question = q;
             return 0;
         }
-    return error_set(ERROR_INPUT, "decision tree %s has no question %s", schema->name, name);
+    return error_set(ERROR_INPUT, "decision tree %s has no question %s: " OTHER_TREE, schema->name, name);
 }
 
 /* Labels are kept plain, so that the ones of a classification can be compared. */
@@ -168,7 +172,7 @@ static int take_answer(struct workflow *workflow, struct workflow_task *task, co
             task->answers += result == 0;
             return result;
         }
-    return error_set(ERROR_INPUT, "question %s has no answer %s", question->name, name);
+    return error_set(ERROR_INPUT, "question %s has no answer %s: " OTHER_TREE, question->name, name);
 }
 
 static int on_entry(void *context, const char *section, const char *key, const char *value, int line)

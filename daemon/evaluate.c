@@ -66,7 +66,9 @@ static int read_oracle(struct evaluation *evaluation, const char *path)
         result = got < 0 ? got
                  : catalogue_vote_columns(catalogue)
                      ? 0
-                     : error_set(ERROR_INPUT, "%s has no vote columns of schema %s", path, evaluation->schema.name);
+                     : error_set(ERROR_INPUT,
+                                 "%s has no vote columns of decision tree %s: an oracle needs those of instance.schema",
+                                 path, evaluation->schema.name);
         catalogue_close(catalogue);
     }
     free(tests);

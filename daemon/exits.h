@@ -11,7 +11,8 @@ enum exit_number {
     EXIT_UNAVAILABLE = 69, /* database away, port in use */
     EXIT_INTERNAL = 70,
     EXIT_IO = 74,
-    EXIT_CONFIG = 78, /* configuration or schema: starting again will not help */
+    EXIT_STOPPED = 75, /* by a signal: the same command goes on, or begins again */
+    EXIT_CONFIG = 78,  /* configuration or schema: starting again will not help */
 };
 
 static inline int exit_code(int result)
@@ -29,6 +30,8 @@ static inline int exit_code(int result)
         return EXIT_IO;
     case ERROR_STATE:
         return EXIT_CONFIG;
+    case ERROR_CANCELLED:
+        return EXIT_STOPPED;
     default:
         return EXIT_INTERNAL;
     }

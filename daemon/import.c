@@ -4,6 +4,8 @@
 #include "base/error.h"
 #include "base/fault.h"
 #include "base/file.h"
+#include "base/signals.h"
+#include "base/text.h"
 #include "connectors/catalogue.h"
 #include "connectors/galaxies.h"
 #include "connectors/image.h"
@@ -19,10 +21,12 @@
 
 #define SPLIT_AIM          50 /* galaxies each hold-out part should have */
 #define CONNECT_PATIENCE_S 20
+#define STOP_ROWS          256 /* so often a row looks whether to stop */
 
 struct importing {
     const struct config *config;
     struct catalogue *catalogue;
+    const char *catalogue_path;
     char folder[FILE_PATH_BYTES], path[FILE_PATH_BYTES];
     int without_votes, show_progress;
     long rows, total;
@@ -47,10 +51,12 @@ static int next_galaxy(void *context, struct galaxy_row *row)
     int got = catalogue_next(importing->catalogue, &read);
     if (got <= 0)
         return got;
+    if (importing->rows % STOP_ROWS == 0 && signals_end_pending())
+        return error_set(ERROR_CANCELLED, "stopped after %ld of %ld galaxies", importing->rows, importing->total);
     int result = image_resolve(importing->folder, importing->config->image_folders, read.file_loc, importing->path,
                                sizeof importing->path);
     if (result)
-        return result;
+        return error_prefix(result, "%s:%ld: ", importing->catalogue_path, read.line);
     *row = (struct galaxy_row){.id_str = read.id_str, .file_loc = importing->path, .ra = read.ra, .dec = read.dec};
     if (!importing->without_votes && catalogue_vote_columns(importing->catalogue))
         row->votes = read.votes;
@@ -76,6 +82,7 @@ static int import_into(struct database *database, const struct config *config, c
                        struct import_report *report)
 {
     struct importing importing = {.config = config,
+                                  .catalogue_path = path,
                                   .without_votes = without_votes,
                                   .show_progress = isatty(2),
                                   .total = summary->rows,
@@ -93,21 +100,30 @@ static int import_into(struct database *database, const struct config *config, c
     return result;
 }
 
-static void report_import(const struct catalogue_summary *summary, const struct import_report *report,
-                          int without_votes, int json)
+static void report_import(struct catalogue_summary *summary, const struct import_report *report, int without_votes,
+                          int json)
 {
     double part = report->split_fraction * (double)report->rows;
+    bool with_votes = summary->vote_columns && !without_votes;
+    int64_t left_out = with_votes ? report->known : 0;
+    text_make_printable(summary->ignored);
     if (json) {
-        printf("{\"rows\":%lld,\"added\":%lld,\"known\":%lld,\"vote_columns\":%d,\"votes_imported\":%s,"
-               "\"ignored_columns\":%d,\"split_fraction\":%.6f}\n",
-               (long long)report->rows, (long long)report->added, (long long)report->known, summary->vote_columns,
-               summary->vote_columns && !without_votes ? "true" : "false", summary->ignored_columns,
-               report->split_fraction);
+        json_t *answer = json_pack("{s:I,s:I,s:I,s:i,s:b,s:I,s:i,s:s,s:f}", "rows", (json_int_t)report->rows, "added",
+                                   (json_int_t)report->added, "known", (json_int_t)report->known, "vote_columns",
+                                   summary->vote_columns, "votes_imported", with_votes && report->added,
+                                   "votes_left_out", (json_int_t)left_out, "ignored_columns", summary->ignored_columns,
+                                   "ignored", summary->ignored, "split_fraction", report->split_fraction);
+        json_dumpf(answer, stdout, JSON_COMPACT | JSON_REAL_PRECISION(8));
+        putchar('\n');
+        json_decref(answer);
         return;
     }
-    printf("imported %lld galaxies (%lld were known already); %d vote columns %s, %d other columns passed over\n",
+    printf("imported %lld galaxies (%lld were known already); %d vote columns %s, %d other columns passed over%s%s\n",
            (long long)report->added, (long long)report->known, summary->vote_columns,
-           without_votes ? "left out" : "taken", summary->ignored_columns);
+           without_votes || !report->added ? "left out" : "taken", summary->ignored_columns,
+           summary->ignored_columns ? ": " : "", summary->ignored);
+    if (left_out)
+        printf("votes of %lld known galaxies left out: bring them by `triaged votes import`\n", (long long)left_out);
     printf("validation, gate and test hold %.1f %% of the galaxies each, by hash of id, never trained on\n",
            100 * report->split_fraction);
     if (part < SPLIT_AIM)
@@ -126,6 +142,7 @@ int run_import(const struct config *config, const char *catalogue, int without_v
     int result = setup_schema(config, &schema);
     if (!result)
         result = catalogue_check(catalogue, &schema, &summary);
+    signals_block_end(); /* a private database that is started here is stopped here */
     if (!result)
         result = setup_folders(config);
     if (!result)
@@ -137,7 +154,8 @@ int run_import(const struct config *config, const char *catalogue, int without_v
     FAULT(IMPORT_COMMITTED);
     database_close(database);
     if (result)
-        fprintf(stderr, "triaged: %s; nothing was imported\n", error_message());
+        fprintf(stderr, "triaged: %s; %s\n", error_message(),
+                result == ERROR_CANCELLED ? "the same command begins again" : "nothing was imported");
     else
         report_import(&summary, &report, without_votes, json);
     if (owned && !postgres.adopted)

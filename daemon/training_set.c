@@ -140,9 +140,11 @@ static int take_row(struct reading *reading, const struct schema *schema, const 
     reading->is_bad[at] = 0;
     result = image_resolve(folder, reading->config->image_folders, row->file_loc, reading->path[at],
                            sizeof reading->path[at]);
-    if (!result && from_votes)
+    if (result)
+        return error_prefix(result, "%s:%ld: ", path, row->line);
+    if (from_votes)
         take_votes(reading, schema, row);
-    else if (!result)
+    else
         result = take_column(reading, catalogue, row, path);
     set->rows += result == 0;
     return result;
@@ -157,7 +159,11 @@ static int read_catalogue(struct reading *reading, const struct schema *schema, 
     int got = 0, result = real ? catalogue_check(path, schema, &summary) : error_set_errno("cannot find %s", path);
     int from_votes = reading->set->target.kind == TARGET_VOTES || reading->set->target.kind == TARGET_BINOMIAL;
     if (!result && from_votes && !summary.vote_columns)
-        result = error_set(ERROR_INPUT, "%s has no vote columns of schema %s", path, schema->name);
+        result =
+            error_set(ERROR_INPUT,
+                      "%s has no vote columns of decision tree %s: name the tree its columns are of by instance.schema "
+                      "(--set instance.schema=NAME)",
+                      path, schema->name);
     if (!result)
         result = catalogue_open(path, schema, &catalogue);
     if (!result) {

@@ -11,7 +11,6 @@
 #include "daemon/exits.h"
 #include "daemon/setup.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -188,15 +187,6 @@ static const struct {
     {"retry",   0, retry  },
 };
 
-static void block_signals(void)
-{
-    sigset_t mask;
-    sigemptyset(&mask);
-    sigaddset(&mask, SIGTERM);
-    sigaddset(&mask, SIGINT);
-    sigprocmask(SIG_BLOCK, &mask, NULL);
-}
-
 int run_votes(const struct config *config, const char *what, const char *file, const char *workflow, int json)
 {
     static struct schema schema;
@@ -211,7 +201,7 @@ int run_votes(const struct config *config, const char *what, const char *file, c
         fprintf(stderr, "triaged: usage: triaged votes import FILE | rebuild | weigh | retry; see triaged(8)\n");
         return EXIT_USAGE;
     }
-    block_signals();
+    signals_block_end();
     int result = setup_schema(config, &schema);
     if (!result)
         result = setup_folders(config);

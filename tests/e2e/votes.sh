@@ -18,9 +18,20 @@ classification,question,answer,id_str,voter,marks,classified_at
 10,smooth-or-featured,square,sim1-000002,bob,,
 eleven,smooth-or-featured,smooth,sim1-000002,bob,,
 CSV
+printf '[workflow]\n[T0]\nquestion = colour\nred = Red\n' >"$folder/other.ini"
 # without a daemon: the private database is started and stopped
 triaged votes import "$folder/votes.csv" --json | jq -e '.rows == 7 and .votes == 6 and .added == 6 and .rejected == 1' >/dev/null || fail import
 triaged votes import "$folder/votes.csv" | grep -q "imported before" || fail "a second import"
+# galaxies that are known keep what they have, and it is said; so are columns of no meaning, and the line of a bad location
+sed '1s/$/,smooth-or-featured_smooth,smooth_or_featured/; 2,$s/$/,3,1/' "$folder/survey/half.csv" >"$folder/survey/voted.csv"
+triaged import "$folder/survey/voted.csv" --json >"$folder/out"
+jq -e '.known == 10 and .vote_columns == 1 and .votes_imported == false and .votes_left_out == 10 and (.ignored | test("smooth_or_featured"))' "$folder/out" || fail "$(cat "$folder/out")"
+triaged import "$folder/survey/voted.csv" >"$folder/out"
+grep -q '1 vote columns left out,.*passed over: .*smooth_or_featured' "$folder/out" && grep -q '^votes of 10 known galaxies left out: ' "$folder/out" || fail "$(cat "$folder/out")"
+printf 'id_str,file_loc\nx,x.png\ny,/etc/hostname\n' >"$folder/survey/away.csv"
+expect 65 "$folder/survey/away.csv:3: the file location" triaged import "$folder/survey/away.csv"
+expect 65 "a workflow is for one tree" triaged votes import "$folder/votes.csv" --workflow "$folder/other.ini"
+[ $failures -eq 0 ] || exit 1
 start a
 ready a
 wait_until 20 status_is a '.votes.applied == 1 and .votes.repeated == 1 and .votes.ignored == 2 and .votes.quarantined == 2'
@@ -63,6 +74,25 @@ server start
 configure c "[database]
 url = $server_url"
 import c
+# stopped while somebody else holds a table: code 75, and nothing about memory
+mkfifo "$folder/held"
+psql -X -q -d "$server_url" <"$folder/held" >/dev/null &
+pids+=($!)
+exec 7>"$folder/held"
+echo "BEGIN; LOCK TABLE triage.vote, triage.galaxy;" >&7
+wait_until 20 holds vote
+for what in "vote votes import $folder/votes.csv" "galaxy import $folder/survey/catalog.csv"; do
+    code=0
+    # shellcheck disable=SC2086
+    "$build/triaged" ${what#* } --config "$folder/c.conf" 2>"$folder/said" &
+    pids+=($!)
+    wait_until 20 waits_for "${what%% *}"
+    kill -TERM "${pids[-1]}"
+    wait "${pids[-1]}" || code=$?
+    [ $code -eq 75 ] && grep -q "stopped by a signal" "$folder/said" || fail "$what: ended with $code: $(cat "$folder/said")"
+done
+echo "COMMIT;" >&7
+exec 7>&-
 psql -X -q -d "$server_url" -c "UPDATE triage.tally SET votes = votes + 5; INSERT INTO triage.tally (galaxy, answer_index, votes) VALUES (1, 0, 5) ON CONFLICT DO NOTHING"
 mkfifo "$folder/tally" "$folder/cursor"
 psql -X -q -d "$server_url" <"$folder/tally" >/dev/null &

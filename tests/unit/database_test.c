@@ -395,6 +395,26 @@ static void a_lost_connection_is_told_and_mended(void **state)
     assert_int_equal(cancelled.code, ERROR_CANCELLED);
 }
 
+/* A statement given up for a signal goes on at the server: what comes after it says so, and nothing of memory. */
+static void after_a_signal_only_closing_is_left(void **state)
+{
+    struct test_database *test = *state;
+    struct database *database;
+    sigset_t end, before;
+    sigemptyset(&end);
+    sigaddset(&end, SIGTERM);
+    sigprocmask(SIG_BLOCK, &end, &before);
+    assert_int_equal(database_open(test->postgres.url, &database), 0);
+    raise(SIGTERM);
+    assert_int_equal(database_script(database, "SELECT pg_sleep(2)"), ERROR_CANCELLED);
+    assert_int_equal(database_script(database, "ROLLBACK"), ERROR_CANCELLED);
+    assert_int_equal(database_run(database, "SELECT 1", 0, NULL, NULL), ERROR_CANCELLED);
+    assert_non_null(strstr(error_message(), "stopped by a signal"));
+    sigwaitinfo(&end, NULL);
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    database_close(database);
+}
+
 /* A slow statement on a server that lets nobody else in: the question whether it still works on it is refused, and that is no
  * reason to give the connection up. */
 static void a_full_server_keeps_a_slow_connection(void **state)
@@ -474,6 +494,7 @@ int main(void)
         cmocka_unit_test(a_statement_does_not_wait_for_the_next_turn),
         cmocka_unit_test(statements_are_answered_in_order_and_once),
         cmocka_unit_test(a_lost_connection_is_told_and_mended),
+        cmocka_unit_test(after_a_signal_only_closing_is_left),
         cmocka_unit_test(a_full_server_keeps_a_slow_connection),
         cmocka_unit_test(arrays_of_numbers_are_read),
     };
