@@ -221,10 +221,23 @@ int config_set(struct config *config, const char *assignment)
     return on_entry(config, section, name, assignment + equals + 1, 0);
 }
 
-int config_check(const struct config *config)
+static int check_paths(const struct config *config)
 {
     if (config->state[0] != '/')
         return error_set(ERROR_INPUT, "instance.state = %s must be an absolute path", config->state);
+    if (config->run[0] != '/')
+        return error_set(ERROR_INPUT, "instance.run = %s must be an absolute path", config->run);
+    for (const char *at = config->image_folders; *(at += strspn(at, ", ")); at += strcspn(at, ","))
+        if (*at != '/')
+            return error_set(ERROR_INPUT, "images.folders: %.*s must be an absolute path", (int)strcspn(at, ","), at);
+    return 0;
+}
+
+int config_check(const struct config *config)
+{
+    int result = check_paths(config);
+    if (result)
+        return result;
     if (config->trunk_side > config->image_side)
         return error_set(ERROR_INPUT, "trunk.side = %lld is larger than images.side = %lld",
                          (long long)config->trunk_side, (long long)config->image_side);
@@ -249,7 +262,7 @@ int config_check(const struct config *config)
             "training.warm_start = %g perturbs weights, whose running statistics training.norm = frozen would "
             "never follow: use live, or warm_start = 1",
             config->training_start);
-    int result = votes_check_marks(config->vote_count_also);
+    result = votes_check_marks(config->vote_count_also);
     return result ? error_prefix(result, "votes.count_also: ") : 0;
 }
 
@@ -352,7 +365,9 @@ int config_score_rule(const struct config *config, const struct schema *schema, 
 {
     *ret_rule = (struct score_rule){0};
     int result = score_from_name(config->score_kind, &ret_rule->kind);
-    return result ? result : score_set_questions(schema, config->score_questions, ret_rule);
+    if (!result)
+        result = score_set_questions(schema, config->score_questions, ret_rule);
+    return result ? error_prefix(ERROR_STATE, "score.questions: ") : 0;
 }
 
 int config_passes(const struct config *config, int heads)

@@ -209,8 +209,8 @@ static void handle_request(struct control *control, struct client *client)
     else if (!row)
         control_refuse(control, name, PROTO_EXIT_USAGE, "unknown verb '%.40s'", verb ? verb : "");
     else if (client->read_only && !row->read_only)
-        control_refuse(control, name, PROTO_EXIT_REFUSED,
-                       "'%s' changes something: that needs the admin socket, and the daemon's user or root", verb);
+        control_refuse(control, name, PROTO_EXIT_REFUSED, "'%s' needs the admin socket (the daemon's user or root)",
+                       verb);
     else if (client->read_only && row->asks_database && control->reader_asks)
         control_refuse(control, name, PROTO_EXIT_REFUSED,
                        "another reader's question is with the database: try again in a moment");

@@ -10,6 +10,7 @@
 #include "daemon/import.h"
 #include "daemon/replay.h"
 #include "daemon/run.h"
+#include "daemon/setup.h"
 #include "daemon/votes.h"
 #include "daemon/worker.h"
 
@@ -29,10 +30,18 @@ struct options {
 
 static int do_run(const struct config *config, const struct options *options)
 {
+    static struct schema schema;
+    struct score_rule rule;
     if (!options->check_only)
         return run_daemon(config);
-    config_print(config, stdout);
-    return EXIT_DONE;
+    int result = setup_schema(config, &schema);
+    if (!result)
+        result = config_score_rule(config, &schema, &rule);
+    if (result)
+        fprintf(stderr, "triaged: %s\n", error_message());
+    else
+        config_print(config, stdout);
+    return exit_code(result);
 }
 
 static int do_import(const struct config *config, const struct options *options)
@@ -124,6 +133,29 @@ static void print_help(FILE *out)
     fprintf(out, "\nVersion %s. Manual: triaged(8), triaged.conf(5), triagectl(8).\n", TRIAGE_VERSION);
 }
 
+static const char *options_of(const struct verb *verb)
+{
+    return verb->run == do_finetune ? FINETUNE_OPTIONS : verb->run == do_replay ? REPLAY_OPTIONS : verb->arguments;
+}
+
+/* --help and --version, wherever they stand, are answered before anything else is looked at. */
+static int answers_help(const struct verb *verb, int count, char **words)
+{
+    for (int i = 0; i < count; i++) {
+        if (strcmp(words[i], "--version") == 0)
+            printf("triaged %s\n", TRIAGE_VERSION);
+        else if (strcmp(words[i], "--help") != 0 && strcmp(words[i], "-h") != 0)
+            continue;
+        else if (verb)
+            printf("usage: triaged %s %s\n\n%s\noptions: %s; triaged(8) has them all\n", verb->name, verb->arguments,
+                   verb->help, options_of(verb));
+        else
+            print_help(stdout);
+        return 1;
+    }
+    return 0;
+}
+
 static int usage(const char *what, const char *detail)
 {
     fprintf(stderr, "triaged: %s: %s; see triaged help\n", what, detail);
@@ -132,10 +164,7 @@ static int usage(const char *what, const char *detail)
 
 static int takes(const struct verb *verb, const char *option)
 {
-    return strstr(verb->run == do_finetune ? FINETUNE_OPTIONS
-                  : verb->run == do_replay ? REPLAY_OPTIONS
-                                           : verb->arguments,
-                  option) != NULL;
+    return strstr(options_of(verb), option) != NULL;
 }
 
 static int parse(struct options *options, const struct verb *verb, int count, char **words)
@@ -200,8 +229,10 @@ int main(int argc, char **argv)
     for (size_t i = 0; argc > 1 && i < sizeof verbs / sizeof *verbs; i++)
         if (strcmp(verbs[i].name, argv[1]) == 0)
             verb = &verbs[i];
+    if (answers_help(verb, argc - 1, argv + 1))
+        return EXIT_DONE;
     if (!verb) {
-        int asked = argc > 1 && (strcmp(argv[1], "help") == 0 || strcmp(argv[1], "--help") == 0);
+        int asked = argc > 1 && strcmp(argv[1], "help") == 0;
         print_help(asked ? stdout : stderr);
         return asked ? EXIT_DONE : EXIT_USAGE;
     }

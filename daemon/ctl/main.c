@@ -123,14 +123,26 @@ static int parse_arguments(struct invocation *call, int count, char **words)
     return 0;
 }
 
+/* "help" as a verb; --help and --version wherever they stand. */
+static int answers_help(int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--version") == 0)
+            printf("triagectl %s\n", TRIAGE_VERSION);
+        else if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0 || strcmp(argv[1], "help") == 0)
+            print_help(stdout);
+        else
+            continue;
+        return 1;
+    }
+    return 0;
+}
+
 static int parse(struct invocation *call, int argc, char **argv)
 {
     int at = 1;
     for (; at < argc && argv[at][0] == '-'; at++) {
-        if (strcmp(argv[at], "--help") == 0 || strcmp(argv[at], "-h") == 0) {
-            print_help(stdout);
-            exit(PROTO_EXIT_OK);
-        } else if (strcmp(argv[at], "--json") == 0)
+        if (strcmp(argv[at], "--json") == 0)
             call->json = 1;
         else if (strcmp(argv[at], "-s") == 0 && at + 1 < argc)
             call->socket = argv[++at];
@@ -143,10 +155,6 @@ static int parse(struct invocation *call, int argc, char **argv)
     if (at == argc) {
         print_help(stderr);
         return PROTO_EXIT_USAGE;
-    }
-    if (strcmp(argv[at], "help") == 0) {
-        print_help(stdout);
-        exit(PROTO_EXIT_OK);
     }
     call->verb = find_verb(argv[at]);
     if (!call->verb)
@@ -211,6 +219,8 @@ int main(int argc, char **argv)
 {
     struct invocation call = {.folder = "/var/lib/triaged/run"};
     prctl(PR_SET_DUMPABLE, 0); /* no core file, nor anybody of this user, shall hold a new key */
+    if (answers_help(argc, argv))
+        return PROTO_EXIT_OK;
     int code = parse(&call, argc, argv);
     int descriptor = code ? -1 : reach(&call);
     if (!code && descriptor < 0)

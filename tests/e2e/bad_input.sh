@@ -19,6 +19,19 @@ expect 78 "heads.batch" run run -n --config "$folder/triaged.conf"
 configure $'[heads]\nbatch = 4096'
 run run -n --config "$folder/triaged.conf" >/dev/null || failures=$((failures + 1))
 expect 64 "unexpected" run run --nonsense
+for arguments in -h --help "finetune --help" "votes import -h" --version; do
+    # shellcheck disable=SC2086
+    run $arguments >"$folder/out" && grep -qE '^(usage: triaged |triaged [0-9])' "$folder/out" || { echo "FAILED: triaged $arguments" && failures=$((failures + 1)); }
+done
+configure $'run = somewhere'
+expect 78 "instance.run = somewhere must be an absolute path" run run -n --config "$folder/triaged.conf"
+configure $'[images]\nfolders = /data, images'
+expect 78 "images.folders: images must be an absolute path" run run -n --config "$folder/triaged.conf"
+configure $'[score]\nquestions = colour'
+for check in -n ""; do
+    # shellcheck disable=SC2086
+    expect 78 "has no question 'colour'" run run $check --config "$folder/triaged.conf"
+done
 configure ''
 run run -n --config "$folder/triaged.conf" >"$folder/printed.conf"
 run run -n --config "$folder/printed.conf" >"$folder/again.conf"
@@ -30,6 +43,7 @@ run run -n --config "$folder/printed.conf" >/dev/null || failures=$((failures + 
 configure ''
 sed 's/^schema = .*/schema = no_such_tree/' "$folder/triaged.conf" >"$folder/treeless.conf"
 expect 78 "no_such_tree" run run --config "$folder/treeless.conf" # a code with which systemd does not start it again
+expect 78 "no_such_tree" run run -n --config "$folder/treeless.conf"
 printf '[schema]\nname = half\n' >"$folder/half.ini"
 sed "s|^schema = .*|schema = $folder/half.ini|" "$folder/triaged.conf" >"$folder/treeless.conf"
 expect 78 "half.ini" run run --config "$folder/treeless.conf"

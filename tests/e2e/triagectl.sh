@@ -28,6 +28,10 @@ gives 64 ctl a galaxies
 gives 64 "$build/triagectl"
 gives 0 "$build/triagectl" --help
 says "usage: triagectl"
+gives 0 "$build/triagectl" pin -h
+says "usage: triagectl"
+gives 0 "$build/triagectl" --version
+says "triagectl $("$build/triaged" --version | cut -d' ' -f2)"
 
 import a
 start a
@@ -53,6 +57,9 @@ gives 0 ctl a galaxies --bad
 says "sim1-000007"
 gives 0 ctl a --json galaxies --bad
 json '.total == 2 and [.galaxies[].id] == ["sim1-000007", "sim1-000009"] and all(.galaxies[]; .reason | length > 0)'
+
+gives 1 "$build/triagectl" -s "$folder/a/run/read.sock" galaxies --bad
+says "'galaxies' needs the admin socket"
 
 gives 66 ctl a why sim1-999999
 says "no galaxy has the id 'sim1-999999'"
@@ -166,7 +173,7 @@ if [ "$(id -u)" = 0 ]; then
     says "needs the daemon's user or root"
     chmod 0666 "$folder/a/run/admin.sock" # a careless hand: the user behind the other end still decides
     gives 1 setpriv --reuid=65534 --regid=65534 --clear-groups "$build/triagectl" --state "$folder/a" pause
-    says "needs the admin socket, and the daemon's user or root"
+    says "needs the admin socket (the daemon's user or root)"
     gives 0 setpriv --reuid=65534 --regid=65534 --clear-groups "$build/triagectl" -s "$folder/a/run/admin.sock" status
     python3 - "$folder/a/run/read.sock" "$folder/held" <<'PYTHON' & # readers who ask nothing, and come again, leave places for an administrator
 import select, socket, sys
