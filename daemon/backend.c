@@ -131,7 +131,7 @@ int run_gpu(const struct config *config, int json)
         result = backend->report(&net, config_precision(config), BACKEND_DEVICES_MAX, &report);
     if (json) {
         json_t *answer = result ? json_pack("{s:s}", "error", error_message()) : report_json(&report);
-        json_dumpf(answer, stdout, JSON_INDENT(2));
+        json_dumpf(answer, stdout, JSON_COMPACT);
         putchar('\n');
         json_decref(answer);
     } else if (result)

@@ -118,6 +118,13 @@ int report(int result)
     return exit_code(result);
 }
 
+const char *no_queue_hint(const char *key_file)
+{
+    return key_file ? ": does triaged publish at these endpoints, and does triagectl keys list name this key?"
+                    : ": does triaged publish at these endpoints, and does this feed need --key FILE (triagectl keys "
+                      "new)?";
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 2) {

@@ -263,7 +263,7 @@ static int run_platform(struct platform *platform)
     close_platform(platform);
     if (!empty)
         return report(result);
-    fprintf(stderr, "triage-sim platform: no complete queue was seen: does triaged publish at these endpoints?\n");
+    fprintf(stderr, "triage-sim platform: no complete queue was seen%s\n", no_queue_hint(platform->options.key_file));
     return EXIT_LATER;
 }
 

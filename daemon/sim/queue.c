@@ -96,7 +96,7 @@ int verb_queue(int argc, char **argv)
     triage_feed_close(feed);
     if (complete == 0) {
         fprintf(stderr, "triage-sim queue: no complete queue within %lld s%s\n", (long long)request.timeout_s,
-                request.force_gap ? " after a lost message" : ": does triaged publish at these endpoints?");
+                request.force_gap ? " after a lost message" : no_queue_hint(request.feed.key_file));
         return EXIT_LATER;
     }
     return report(complete < 0 ? complete : result);

@@ -33,6 +33,9 @@ int options_parse(const char *verb, const char *summary, const struct option *op
 /* Prints "triage-sim: " and the recorded message; returns the exit code of the result (daemon/exits.h). */
 int report(int result);
 
+/* The end of "no complete queue ...": what may be wrong, with this key file (NULL = none). */
+const char *no_queue_hint(const char *key_file);
+
 /* Each takes the arguments behind its name and returns the exit code. */
 int verb_survey(int argc, char **argv);
 int verb_platform(int argc, char **argv);

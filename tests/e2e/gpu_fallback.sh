@@ -6,6 +6,7 @@ code=0
 "$build/triaged" gpu --json >"$folder/gpu.json" || code=$?
 [ $code -ne 0 ] || { echo "skipped: there is a GPU; ./check --gpu looks at it"; exit 77; }
 [ $code -eq 69 ] || fail "triaged gpu ended with $code"
+[ "$(wc -l <"$folder/gpu.json")" = 1 ] || fail "not one line: $(cat "$folder/gpu.json")"
 jq -e '.error | test("cuda|CUDA|driver")' "$folder/gpu.json" >/dev/null || fail "$(cat "$folder/gpu.json")"
 "$build/triaged" gpu 2>"$folder/gpu.txt" && fail "triaged gpu without a GPU"
 grep -q 'worker.backend = cpu' "$folder/gpu.txt" || fail "no advice: $(cat "$folder/gpu.txt")"
