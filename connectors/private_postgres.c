@@ -197,6 +197,9 @@ static int make_folders(struct private_postgres *postgres, char *data, char *soc
                            "%s is too deep for a Unix socket (%zu of at most %d characters): use a shorter "
                            "instance.state",
                            socket, strlen(socket), SOCKET_PATH_MAX);
+    if (!result && strchr(socket, ',')) /* to libpq and the server these would be two folders */
+        result = error_set(ERROR_INPUT,
+                           "%s: a comma ends the name of a socket's folder: use an instance.state without one", socket);
     if (!result)
         result = file_make_folder(postgres->folder, 0711);
     if (!result && mkdir(socket, 0700) < 0 && errno != EEXIST)
@@ -336,18 +339,34 @@ static int launch(struct private_postgres *postgres, const char *programs, const
     return postgres->pid > 0 ? 0 : error_set_errno("cannot start the private database");
 }
 
+/* How to reach a database of the server, with the folder as libpq quotes values: it may have spaces. */
+static int make_url(const char *folder, const char *name, char *url, size_t size)
+{
+    char quoted[2 * FILE_PATH_BYTES];
+    size_t used = 0;
+    for (; *folder && used + 2 < sizeof quoted; folder++) {
+        if (*folder == '\\' || *folder == '\'')
+            quoted[used++] = '\\';
+        quoted[used++] = *folder;
+    }
+    quoted[used] = 0;
+    return file_path(url, size, "host='%s/socket' user=triage dbname=%s", quoted, name);
+}
+
 /* One that was adopted while it was ending is waited for, and followed by one of our own. */
 static int wait_until_ready(struct private_postgres *postgres, const char *programs, const char *data,
                             const char *socket)
 {
-    char first[600];
+    char first[sizeof postgres->url];
     int64_t deadline_ms = clock_patience_ms() + START_TIMEOUT_MS;
     struct database *database;
-    snprintf(first, sizeof first, "host=%s/socket user=triage dbname=postgres", postgres->folder);
+    int result = make_url(postgres->folder, "postgres", first, sizeof first);
+    if (result)
+        return result;
     while (database_open(first, &database)) {
         if (postgres->adopted && running_postmaster(data) != postgres->pid) {
             postgres->adopted = false;
-            int result = launch(postgres, programs, data, socket);
+            result = launch(postgres, programs, data, socket);
             if (result)
                 return result;
         }
@@ -360,7 +379,7 @@ static int wait_until_ready(struct private_postgres *postgres, const char *progr
         poll(NULL, 0, 50);
     }
     struct database_result *rows = NULL;
-    int result = database_run(database, "SELECT 1 FROM pg_database WHERE datname = 'triage'", 0, NULL, &rows);
+    result = database_run(database, "SELECT 1 FROM pg_database WHERE datname = 'triage'", 0, NULL, &rows);
     if (!result && database_rows(rows) == 0)
         result = database_script(database, "CREATE DATABASE triage");
     database_result_free(rows);
@@ -374,10 +393,11 @@ int private_postgres_start(const char *folder, struct private_postgres *ret_post
     char programs[FILE_PATH_BYTES], data[FILE_PATH_BYTES], socket[FILE_PATH_BYTES];
     if (snprintf(postgres.folder, sizeof postgres.folder, "%s", folder) >= (int)sizeof postgres.folder)
         return error_set(ERROR_INPUT, "the state folder's path is too long");
-    snprintf(postgres.url, sizeof postgres.url, "host=%s/socket user=triage dbname=triage", folder);
     int result = find_programs(folder, programs, sizeof programs);
     if (!result)
         result = make_folders(&postgres, data, socket, sizeof data);
+    if (!result)
+        result = make_url(folder, "triage", postgres.url, sizeof postgres.url);
     if (!result)
         result = check_reachable(folder);
     if (!result)

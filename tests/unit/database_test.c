@@ -95,6 +95,24 @@ static void a_folder_too_deep_for_a_socket_is_refused(void **state)
     assert_non_null(strstr(error_message(), "instance.state"));
     struct stat info;
     assert_int_equal(stat(path, &info), -1); /* nothing was made */
+    snprintf(path, sizeof path, "%s/a,b", test->folder);
+    assert_int_equal(private_postgres_start(path, &postgres), ERROR_INPUT);
+    assert_non_null(strstr(error_message(), "a,b/socket: a comma"));
+    assert_int_equal(stat(path, &info), -1);
+}
+
+static void a_folder_may_have_spaces_and_quotes(void **state)
+{
+    struct test_database *test = *state;
+    struct private_postgres postgres;
+    struct database *database;
+    char path[300];
+    snprintf(path, sizeof path, "%s/it's a \\ folder", test->folder);
+    if (private_postgres_start(path, &postgres) || database_open(postgres.url, &database))
+        fail_msg("%s", error_message());
+    assert_int_equal(test_database_number(database, "SELECT (current_database() = 'triage')::int"), 1);
+    database_close(database);
+    assert_int_equal(private_postgres_stop(&postgres), 0);
 }
 
 /* As an ordinary user: in a process of its own, as the user is changed for good. */
@@ -485,6 +503,7 @@ int main(void)
         cmocka_unit_test(a_running_server_is_adopted),
         cmocka_unit_test(a_server_that_answered_is_started_again_at_once),
         cmocka_unit_test(a_folder_too_deep_for_a_socket_is_refused),
+        cmocka_unit_test(a_folder_may_have_spaces_and_quotes),
         cmocka_unit_test(an_ordinary_user_has_one_too),
         cmocka_unit_test(migrations_run_once),
         cmocka_unit_test(a_newer_or_another_database_is_refused),
