@@ -219,7 +219,7 @@ static void verb_metrics(struct daemon *daemon, control_client client, const jso
     text_free(&text);
 }
 
-/* Whether volunteers are served with fresh galaxies, and if not, why. */
+/* Whether subscribers are answered and nothing is wrong, and if not, why. */
 static json_t *readiness(const struct daemon *daemon)
 {
     json_t *reasons = daemon_problems(daemon);
