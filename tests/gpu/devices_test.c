@@ -122,14 +122,23 @@ static void every_refusal_says_what_to_do(void **state)
         int status;
         const char *words[4];
     } cases[] = {
-        {cudaErrorNoDevice,              {"ls -l /dev/nvidia*", "may not open it", "video", "worker.backend = cpu"}},
-        {cudaErrorInsufficientDriver,    {"driver 580", "worker.backend = cpu"}                                    },
-        {cudaErrorStubLibrary,           {"stub", "LD_LIBRARY_PATH", "worker.backend = cpu"}                       },
-        {cudaErrorOperatingSystem,       {"ls -l /dev/nvidia*", "DeviceAllow"}                                     },
-        {cudaErrorNotPermitted,          {"ls -l /dev/nvidia*", "DeviceAllow"}                                     },
-        {cudaErrorUnsupportedPtxVersion, {"driver 580"}                                                            },
-        {cudaErrorUnknown,               {"/dev/nvidia-uvm", "DeviceAllow", "device is lost", "Xid"}               },
-        {cudaErrorDevicesUnavailable,    {"exclusive mode"}                                                        },
+        {cudaErrorNoDevice,                   {"ls -l /dev/nvidia*", "may not open it", "video", "worker.backend = cpu"}},
+        {cudaErrorInsufficientDriver,         {"driver 580", "worker.backend = cpu"}                                    },
+        {cudaErrorStubLibrary,                {"stub", "LD_LIBRARY_PATH", "worker.backend = cpu"}                       },
+        {cudaErrorOperatingSystem,            {"ls -l /dev/nvidia*", "DeviceAllow"}                                     },
+        {cudaErrorNotPermitted,               {"ls -l /dev/nvidia*", "DeviceAllow"}                                     },
+        {cudaErrorUnsupportedPtxVersion,      {"driver 580"}                                                            },
+        {cudaErrorUnknown,                    {"/dev/nvidia-uvm", "DeviceAllow", "device is lost", "Xid"}               },
+        {cudaErrorCompatNotSupportedOnDevice, {"cuda-compat", "driver 580", "LD_LIBRARY_PATH"}                          },
+        {cudaErrorMpsConnectionFailed,        {"nvidia-cuda-mps-control", "cannot be reached"}                          },
+        {cudaErrorMpsRpcFailure,              {"nvidia-cuda-mps-control", "does not answer"}                            },
+        {cudaErrorMpsServerNotReady,          {"nvidia-cuda-mps-control", "starting"}                                   },
+        {cudaErrorMpsMaxClientsReached,       {"nvidia-cuda-mps-control", "clients"}                                    },
+        {cudaErrorMpsMaxConnectionsReached,   {"nvidia-cuda-mps-control", "connections"}                                },
+        {cudaErrorJitCompilerNotFound,        {"libnvidia-ptxjitcompiler"}                                              },
+        {cudaErrorJitCompilationDisabled,     {"CUDA_DISABLE_PTX_JIT"}                                                  },
+        {cudaErrorDeviceNotLicensed,          {"license", "nvidia-gridd"}                                               },
+        {cudaErrorDevicesUnavailable,         {"exclusive mode"}                                                        },
     };
     struct backend_context *context = NULL;
     (void)state;
