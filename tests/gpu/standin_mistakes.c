@@ -111,6 +111,17 @@ static void fill_too_long(void)
     cudaMemsetAsync(a + 1, 0, BYTES, stream);
 }
 
+/* Inside the allocation, and beyond the buffer that begins there. */
+static void fill_into_neighbour(void)
+{
+    set_up();
+    char *arena;
+    cudaMalloc((void **)&arena, 16384);
+    standin_buffer(arena, BYTES);
+    standin_buffer(arena + 8192, BYTES);
+    cudaMemsetAsync(arena, 0, BYTES + 4, stream);
+}
+
 static void copy_wrong_way(void)
 {
     set_up();
@@ -401,7 +412,7 @@ static void set_up_product(int64_t leading_a, cudaDataType type_a, uint64_t inne
     cublasLtMatmulDescSetAttribute(blas.desc, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
     cublasLtMatmulDescSetAttribute(blas.desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
     cublasLtMatrixLayoutCreate(&blas.layout[0], type_a, 12, 9, leading_a);
-    cublasLtMatrixLayoutCreate(&blas.layout[1], CUDA_R_32F, inner, 20, 9);
+    cublasLtMatrixLayoutCreate(&blas.layout[1], CUDA_R_32F, inner, 20, 12);
     cublasLtMatrixLayoutCreate(&blas.layout[2], CUDA_R_32F, 12, 20, 12);
     cublasLtMatrixLayoutCreate(&blas.layout[3], CUDA_R_32F, 12, 20, 12);
     cublasLtMatmulPreferenceCreate(&blas.preference);
@@ -457,6 +468,12 @@ static void less_aligned(void)
 {
     set_up_product(12, CUDA_R_32F, 9);
     product(a + 1, c, workspace, 1 << 20);
+}
+
+static void columns_less_aligned(void)
+{
+    set_up_product(13, CUDA_R_32F, 9);
+    product(a, c, workspace, 1 << 20);
 }
 
 static void workspace_too_small(void)
@@ -608,6 +625,12 @@ static void tensor_without_rows(void)
 {
     set_up_convolution(4, CUDNN_TENSOR_NHWC, CUDNN_DATA_FLOAT);
     cudnnSetTensor4dDescriptor(dnn.x, CUDNN_TENSOR_NHWC, CUDNN_DATA_FLOAT, 2, 3, 0, 7);
+}
+
+static void tensor_of_too_many_values(void)
+{
+    set_up_convolution(4, CUDNN_TENSOR_NHWC, CUDNN_DATA_FLOAT);
+    cudnnSetTensor4dDescriptor(dnn.x, CUDNN_TENSOR_NHWC, CUDNN_DATA_FLOAT, 256, 32, 512, 512);
 }
 
 static void negative_padding(void)
@@ -861,6 +884,7 @@ const struct mistake mistakes[] = {
     MISTAKE(PAGEABLE_ASYNC, pageable),
     MISTAKE(COPY_RANGE, copy_too_long),
     MISTAKE(COPY_RANGE, fill_too_long),
+    MISTAKE(COPY_RANGE, fill_into_neighbour),
     MISTAKE(COPY_DIRECTION, copy_wrong_way),
     MISTAKE(FREE_UNKNOWN, free_twice),
     MISTAKE(FREE_IN_USE, free_too_early),
@@ -906,6 +930,7 @@ const struct mistake mistakes[] = {
     MISTAKE(BLAS_SHAPE, inner_sides_differ),
     MISTAKE(BLAS_LEADING, leading_too_small),
     MISTAKE(BLAS_ALIGNMENT, less_aligned),
+    MISTAKE(BLAS_ALIGNMENT, columns_less_aligned),
     MISTAKE(BLAS_WORKSPACE, workspace_too_small),
     MISTAKE(BLAS_WORKSPACE, workspace_misaligned),
     MISTAKE(BLAS_POINTER, matrix_in_host_memory),
@@ -918,6 +943,7 @@ const struct mistake mistakes[] = {
     MISTAKE(BLAS_DETERMINISM, algorithm_of_the_librarys),
     MISTAKE(DNN_HANDLE, descriptor_never_set),
     MISTAKE(DNN_TENSOR, tensor_without_rows),
+    MISTAKE(DNN_TENSOR, tensor_of_too_many_values),
     MISTAKE(DNN_CONVOLUTION, negative_padding),
     MISTAKE(DNN_SHAPE, wrong_output_side),
     MISTAKE(DNN_LAYOUT, mixed_layouts),

@@ -454,9 +454,13 @@ static cublasLtMatmulAlgo_t algorithm_of(cublasLtHandle_t handle, cublasLtMatmul
 {
     cublasLtMatmulPreference_t preference;
     cublasLtMatmulHeuristicResult_t result;
-    uint32_t reduction = CUBLASLT_REDUCTION_SCHEME_NONE;
+    uint32_t reduction = CUBLASLT_REDUCTION_SCHEME_NONE, alignment = sizeof(uint16_t);
     int count;
     assert_int_equal(cublasLtMatmulPreferenceCreate(&preference), 0);
+    for (int i = CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES; i <= CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES; i++)
+        assert_int_equal(cublasLtMatmulPreferenceSetAttribute(preference, (cublasLtMatmulPreferenceAttributes_t)i,
+                                                              &alignment, sizeof alignment),
+                         0);
     assert_int_equal(
         cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reduction, 4), 0);
     assert_int_equal(cublasLtMatmulAlgoGetHeuristic(handle, desc, layout[0], layout[1], layout[2], layout[2],

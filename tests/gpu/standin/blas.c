@@ -371,9 +371,11 @@ static cublasStatus_t check_algorithm(const struct problem *p, const cublasLtMat
                       workspace_bytes, (unsigned long long)algorithm->data[2]);
     for (int i = 0; i < 4; i++) {
         uint64_t wanted = algorithm->data[3] >> 16 * i & 0xffff;
-        if ((uintptr_t)matrix[i] % wanted)
-            return BROKEN(CUBLAS_STATUS_INVALID_VALUE, BLAS_ALIGNMENT, "matrix %c at %p, promised %llu bytes",
-                          "ABCD"[i], matrix[i], (unsigned long long)wanted);
+        uint64_t column = (uint64_t)p->matrix[i].leading * element_bytes(&p->matrix[i]);
+        if ((uintptr_t)matrix[i] % wanted || (p->matrix[i].columns > 1 && column % wanted))
+            return BROKEN(CUBLAS_STATUS_INVALID_VALUE, BLAS_ALIGNMENT,
+                          "matrix %c at %p, columns %llu bytes apart, promised %llu bytes", "ABCD"[i], matrix[i],
+                          (unsigned long long)column, (unsigned long long)wanted);
     }
     if (p->desc.epilogue & CUBLASLT_EPILOGUE_BIAS && (uintptr_t)p->desc.bias % algorithm->data[4])
         return BROKEN(CUBLAS_STATUS_INVALID_VALUE, BLAS_ALIGNMENT,

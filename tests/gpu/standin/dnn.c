@@ -142,6 +142,8 @@ cudnnStatus_t cudnnSetTensor4dDescriptor(cudnnTensorDescriptor_t tensorDesc, cud
         return leave_with(BROKEN(CUDNN_STATUS_BAD_PARAM, DNN_HANDLE, "no tensor descriptor"));
     if (n < 1 || c < 1 || h < 1 || w < 1 || (unsigned)format > CUDNN_TENSOR_NHWC)
         return leave_with(BROKEN(CUDNN_STATUS_BAD_PARAM, DNN_TENSOR, "tensor of %d x %d x %d x %d", n, c, h, w));
+    if ((double)n * c * h * w >= 2147483648.0)
+        return leave_with(BROKEN(CUDNN_STATUS_NOT_SUPPORTED, DNN_TENSOR, "tensor of %d x %d x %d x %d", n, c, h, w));
     *tensorDesc = (struct cudnnTensorStruct){
         1, (int)dataType, {n,  c, h, w},
           format, {0}

@@ -55,7 +55,7 @@
     RULE(BLAS_TYPE, "types of A, B, C, D, bias and compute type are no supported combination", "BL cublasLtMatmul, table of supported data types: CUBLAS_STATUS_NOT_SUPPORTED") \
     RULE(BLAS_SHAPE, "rows and columns of op(A), op(B), C and D do not fit", "BL cublasLtMatmul: D = alpha op(A) op(B) + beta C; CUBLAS_STATUS_INVALID_VALUE") \
     RULE(BLAS_LEADING, "leading dimension smaller than the rows", "BL CUBLASLT_MATRIX_LAYOUT_LD: memory locations must not overlap, at least rows in column order") \
-    RULE(BLAS_ALIGNMENT, "a matrix is less aligned than the algorithm was asked for", "BL CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES and following, default 256") \
+    RULE(BLAS_ALIGNMENT, "a matrix, or the step between its columns, is less aligned than the algorithm was asked for", "BL CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES and following, default 256; CUBLASLT_ALGO_CAP_MIN_ALIGNMENT_A_BYTES: required for buffer pointer, leading dimension") \
     RULE(BLAS_WORKSPACE, "workspace missing, too small or not at a multiple of 256 bytes", "BL cublasLtMatmul: workspace must be 256 B aligned; CUBLAS_STATUS_INVALID_VALUE if smaller than the algorithm needs") \
     RULE(BLAS_POINTER, "matrix, bias or workspace is not wholly inside a device allocation", "BL cublasLtMatmul: pointers to the GPU memory associated with the descriptors") \
     RULE(BLAS_BIAS, "bias epilogue without a bias pointer", "BL CUBLASLT_EPILOGUE_BIAS: bias vector of as many elements as D has rows") \
@@ -65,14 +65,14 @@
     RULE(BLAS_DETERMINISM, "algorithms are asked for whose partial sums meet in the output, in an order that nobody fixes", "BL cublasLtReductionScheme_t, INPLACE: counters guarantee the sequentiality, not the order; CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK allows every scheme unless it is set, and cublasLtMatmul without an algorithm takes one of the default preference; OURS: two runs are bit-equal") \
     /* cuDNN */ \
     RULE(DNN_HANDLE, "no such handle or descriptor, or one that was never set", "DN cudnnConvolutionForward: CUDNN_STATUS_BAD_PARAM if a pointer is NULL") \
-    RULE(DNN_TENSOR, "a dimension of tensor or filter is not positive, or strides overlap", "DN cudnnSetTensor4dDescriptor, cudnnSetFilter4dDescriptor: CUDNN_STATUS_BAD_PARAM") \
+    RULE(DNN_TENSOR, "a dimension of tensor or filter is not positive, or a tensor has 2^31 values or more", "DN cudnnSetTensor4dDescriptor, cudnnSetFilter4dDescriptor: CUDNN_STATUS_BAD_PARAM; the total size of a tensor is limited to 2 Giga-elements, CUDNN_STATUS_NOT_SUPPORTED") \
     RULE(DNN_CONVOLUTION, "padding negative, or stride, dilation or groups not positive", "DN cudnnSetConvolution2dDescriptor, cudnnSetConvolutionGroupCount: CUDNN_STATUS_BAD_PARAM") \
     RULE(DNN_SHAPE, "shapes of x, w, y and the convolution do not fit", "DN cudnnGetConvolution2dForwardOutputDim; cudnnConvolutionForward: CUDNN_STATUS_BAD_PARAM") \
     RULE(DNN_LAYOUT, "tensors and filter are not all NHWC or all NCHW", "DN cudnnConvolutionForward, table of algorithms: filter format follows the tensors; CUDNN_STATUS_NOT_SUPPORTED") \
     RULE(DNN_TYPE, "types of x, w, y and the computation are no supported combination", "DN cudnnConvolutionForward, table of configurations: CUDNN_STATUS_NOT_SUPPORTED") \
     RULE(DNN_ALGORITHM, "algorithm that does not support the problem", "DN cudnnConvolutionForward, table of algorithms: CUDNN_STATUS_NOT_SUPPORTED") \
     RULE(DNN_DETERMINISM, "algorithm whose results differ from run to run", "DN cudnnConvolutionBackwardFilter, ALGO_0 and ALGO_3: results are nondeterministic; OURS: two runs are bit-equal") \
-    RULE(DNN_WORKSPACE, "workspace missing or smaller than asked for", "DN cudnnConvolutionForward: CUDNN_STATUS_BAD_PARAM if the workspace is too small") \
+    RULE(DNN_WORKSPACE, "workspace missing or smaller than asked for", "DN cudnnGetConvolutionForwardWorkspaceSize: the minimum size of the workspace to be passed to the convolution given an algo; OURS: the status") \
     RULE(DNN_POINTER, "tensor, filter or workspace is not wholly inside a device allocation", "DN cudnnConvolutionForward: data pointers to GPU memory associated with the descriptors") \
     RULE(DNN_IN_PLACE, "output overlaps an input", "DN cudnnConvolutionForward: x and y are different buffers (convolutions are not done in place)") \
     /* NCCL */ \

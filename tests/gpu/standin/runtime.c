@@ -334,9 +334,8 @@ static cudaError_t fill(void *to, int value, size_t bytes, cudaStream_t stream)
         return cudaErrorInvalidResourceHandle;
     if (error || bytes == 0)
         return error;
-    if (!allocation_of(to, bytes))
-        return BROKEN(cudaErrorInvalidValue, COPY_RANGE, "fill of %zu bytes at %p is not inside one allocation", bytes,
-                      to);
+    if (!is_device(to, bytes))
+        return BROKEN(cudaErrorInvalidValue, COPY_RANGE, "fill of %zu bytes at %p is not inside one buffer", bytes, to);
     struct copy *copy = calloc(1, sizeof *copy);
     *copy = (struct copy){.to = to, .bytes = bytes, .value = value};
     struct operation *o = operation_new("fill", run_copy, copy);
