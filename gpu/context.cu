@@ -88,22 +88,23 @@ void context_tell_smaller(const struct job_size *size, char text[SMALLER_BYTES])
                  " (%zu where more memory is free: last bits may differ from those of other batches)", size->wanted);
 }
 
-void context_tell(struct backend_context *context, enum job_kind kind, size_t bytes, size_t pinned_bytes,
+void context_tell(struct backend_context *context, enum job_kind kind, size_t items, size_t bytes, size_t pinned_bytes,
                   const char *format, ...)
 {
-    char what[320], pinned[64] = "", line[512];
+    const struct told *told = &context->told[kind];
+    char what[320], pinned[64], line[512];
     size_t free_bytes = 0, total = 0;
     va_list arguments;
-    if (!context->tell || context->told[kind] == bytes || cudaMemGetInfo(&free_bytes, &total) != cudaSuccess)
+    if (!context->tell || (told->items == items && told->bytes >= bytes) ||
+        cudaMemGetInfo(&free_bytes, &total) != cudaSuccess)
         return;
     va_start(arguments, format);
     vsnprintf(what, sizeof what, format, arguments);
     va_end(arguments);
-    if (pinned_bytes)
-        snprintf(pinned, sizeof pinned, ", and %zu MiB of the host's, pinned", (pinned_bytes + 1048575) >> 20);
+    snprintf(pinned, sizeof pinned, ", and %zu MiB of the host's, pinned", (pinned_bytes + 1048575) >> 20);
     snprintf(line, sizeof line, "device %d: %s takes %zu MiB, of %zu free%s", context->device, what,
              (bytes + 1048575) >> 20, free_bytes >> 20, pinned);
-    context->told[kind] = bytes;
+    context->told[kind] = (struct told){items, bytes};
     context->tell(line);
 }
 
@@ -181,18 +182,16 @@ static int larger_first(const void *a, const void *b)
 size_t arena_plan(struct buffer *buffer, int count)
 {
     size_t bytes = 0;
-    struct buffer **placed = (struct buffer **)calloc((size_t)count + 1, sizeof *placed);
-    for (int i = 0; placed && i < count; i++) {
+    struct buffer *placed[BUFFERS_MAX];
+    for (int i = 0; i < count; i++) {
         buffer[i].bytes = round_up(buffer[i].bytes, ALIGNMENT);
         placed[i] = &buffer[i];
     }
-    if (placed)
-        qsort(placed, (size_t)count, sizeof *placed, larger_first);
-    for (int i = 0; placed && i < count; i++) {
+    qsort(placed, (size_t)count, sizeof *placed, larger_first);
+    for (int i = 0; i < count; i++) {
         placed[i]->offset = place_of(placed[i], placed, i);
         bytes = placed[i]->offset + placed[i]->bytes > bytes ? placed[i]->offset + placed[i]->bytes : bytes;
     }
-    free(placed);
     return bytes;
 }
 

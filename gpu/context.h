@@ -22,14 +22,18 @@ extern "C" {
 
 struct ranks;
 
-enum job_kind { JOB_NET, JOB_CALIBRATION, JOB_TRAINING, JOB_FIT, JOB_SCORE, JOB_KINDS };
+enum job_kind { JOB_NET, JOB_CALIBRATION, JOB_TRAINING, JOB_FIT, JOB_SCORE, JOB_DUMP, JOB_KINDS };
+
+struct told { /* of the last job of a kind */
+    size_t items, bytes;
+};
 
 struct backend_context {
     int device;          /* also the number of its rank */
     struct ranks *ranks; /* ranks.h; NULL = this device alone */
     size_t memory_bytes; /* of the device */
     backend_tell *tell;  /* NULL = nobody wants to know */
-    size_t told[JOB_KINDS];
+    struct told told[JOB_KINDS];
     struct workers *workers;
     cudaStream_t compute, copy;
     char *staging; /* [STAGING_BYTES] pinned, for context_upload() */
@@ -52,10 +56,10 @@ int context_free_bytes(size_t *ret_bytes);
 #define SMALLER_BYTES 160
 void context_tell_smaller(const struct job_size *size, char text[SMALLER_BYTES]);
 
-/* Tells what a job is about to take of the device, and of pinned memory of the host (0 = little), unless the last one of its kind
- * took the same. */
-void context_tell(struct backend_context *context, enum job_kind kind, size_t bytes, size_t pinned_bytes,
-                  const char *format, ...) __attribute__((format(printf, 5, 6)));
+/* Tells what a job on so many items at a time is about to take of the device, and of pinned memory of the host, unless the last one told of
+ * its kind had as many and took no less. */
+void context_tell(struct backend_context *context, enum job_kind kind, size_t items, size_t bytes, size_t pinned_bytes,
+                  const char *format, ...) __attribute__((format(printf, 6, 7)));
 
 /* Copy by way of pinned memory, in the order of the compute stream, and wait: for what happens once, not for the steady loop. */
 int context_upload(struct backend_context *context, void *device, const void *host, size_t bytes);
@@ -74,7 +78,9 @@ struct buffer {
     size_t offset; /* OUTPUT of arena_plan() */
 };
 
-/* Places every buffer; returns the bytes of the arena. */
+#define BUFFERS_MAX (2 * (NET_LAYERS_MAX + 1)) /* of a plan: a map and its gradient for each layer, and for the input */
+
+/* Places every buffer, BUFFERS_MAX at most; returns the bytes of the arena. */
 size_t arena_plan(struct buffer *buffer, int count);
 
 /* A region handed out piece by piece, all of it alive as long as the job. */

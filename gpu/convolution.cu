@@ -106,10 +106,23 @@ static int choose(const struct convolution_library *library, const struct convol
     return take(library, shape, weights, count, "weight gradient", convolution, &convolution->backward_weights);
 }
 
+int convolution_fits(size_t images, size_t side, size_t channels)
+{
+    return images * side * side * channels < CONVOLUTION_VALUES_MAX;
+}
+
 int convolution_open(const struct convolution_library *library, const struct convolution_shape *shape,
                      struct convolution *ret_convolution)
 {
     *ret_convolution = (struct convolution){};
+    size_t images = (size_t)shape->images;
+    if (!convolution_fits(images, (size_t)shape->side, (size_t)shape->in) ||
+        !convolution_fits(images, (size_t)shape->output_side, (size_t)shape->out))
+        return error_set(ERROR_LIMIT,
+                         "%zu images at a time are too many for a convolution from %d x %d x %d to %d x %d x %d: cuDNN "
+                         "takes fewer than 2^31 values: use a smaller batch",
+                         images, shape->side, shape->side, shape->in, shape->output_side, shape->output_side,
+                         shape->out);
     int result = describe(shape, ret_convolution);
     if (!result)
         result = choose(library, shape, ret_convolution);

@@ -14,6 +14,8 @@
 #define CONVOLUTION_WORKSPACE_BYTES ((size_t)256 << 20)
 #endif
 
+#define CONVOLUTION_VALUES_MAX ((size_t)1 << 31) /* cuDNN takes tensors of fewer: cudnnSetTensor4dDescriptor() */
+
 struct convolution_library {
     cudnnHandle_t handle; /* bound to one stream */
 };
@@ -35,6 +37,9 @@ struct convolution {
     cudnnConvolutionBwdFilterAlgo_t backward_weights;
     size_t workspace_bytes; /* what the caller gives to every run, at most the limit */
 };
+
+/* Whether a map of so many images is one that cuDNN takes. */
+int convolution_fits(size_t images, size_t side, size_t channels);
 
 int convolution_open(const struct convolution_library *library, const struct convolution_shape *shape,
                      struct convolution *ret_convolution);

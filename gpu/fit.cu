@@ -78,6 +78,12 @@ static void take_memory(struct fit_job *job, struct arena *arena)
     }
 }
 
+/* Pinned memory of all slots. */
+static size_t pinned_bytes(const struct fit_job *job)
+{
+    return SLOTS * job->rows * ((job->inputs + job->answers) * sizeof(uint16_t) + sizeof(uint64_t) + sizeof(float));
+}
+
 static int open_slot(const struct fit_job *job, struct fit_slot *slot)
 {
     CHECK_CUDA(cudaMallocHost((void **)&slot->staged_embedding, job->rows * job->inputs * sizeof(uint16_t)));
@@ -171,7 +177,8 @@ static int open_job(struct fit_job *job)
     job->packed = (float *)calloc(job->values, sizeof *job->packed);
     if (!job->order || !job->packed)
         return error_set(ERROR_SYSTEM, "out of memory for fitting %zu heads", job->count);
-    context_tell(job->context, JOB_FIT, arena.used, 0, "fitting %zu heads in batches of %zu", job->count, job->batch);
+    context_tell(job->context, JOB_FIT, job->rows, arena.used, pinned_bytes(job), "fitting %zu heads in batches of %zu",
+                 job->count, job->batch);
     CHECK_CUDA(cudaMalloc((void **)&job->memory, arena.used));
     arena = (struct arena){job->memory, 0, arena.used};
     take_memory(job, &arena);

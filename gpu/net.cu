@@ -98,12 +98,29 @@ static int has_dense(const struct plan *plan)
     return 0;
 }
 
-/* Bytes of a plan for so many images, which it is made for. */
+/* Whether cuDNN takes the maps of so many images. */
+static int dense_fits(const struct plan *plan, size_t images)
+{
+    const struct net_steps *steps = plan->steps;
+    for (int i = 0; i < steps->steps; i++) {
+        const struct net_step *step = &steps->step[i];
+        int border = padded_side(step), side = border ? border : step->side;
+        if (step->kind == STEP_DENSE &&
+            (!convolution_fits(images, (size_t)side, (size_t)step->layer->in) ||
+             !convolution_fits(images, (size_t)step->output_side, (size_t)step->layer->out)))
+            return 0;
+    }
+    return 1;
+}
+
+/* Bytes of a plan for so many images, which it is made for; SIZE_MAX where cuDNN would not take them. */
 static size_t bytes_for(void *job, size_t images)
 {
     struct plan *plan = (struct plan *)job;
     struct arena counting = {};
     plan->batch = images;
+    if (!dense_fits(plan, images))
+        return SIZE_MAX;
     take_memory(plan, has_dense(plan) ? CONVOLUTION_WORKSPACE_BYTES : 0, &counting);
     return counting.used;
 }
@@ -183,7 +200,7 @@ static int open_plan(struct plan *plan, const struct job_size *size)
     RETURN_IF(open_convolutions(plan, &workspace_bytes));
     take_memory(plan, workspace_bytes, &arena);
     context_tell_smaller(size, smaller);
-    context_tell(plan->context, JOB_NET, arena.used, pinned_bytes(plan), "%s for %zu images at a time%s",
+    context_tell(plan->context, JOB_NET, plan->batch, arena.used, pinned_bytes(plan), "%s for %zu images at a time%s",
                  plan->steps->net.name, plan->batch, smaller);
     CHECK_CUDA(cudaMalloc((void **)&plan->memory, arena.used));
     arena = (struct arena){plan->memory, 0, arena.used};

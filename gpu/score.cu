@@ -133,6 +133,13 @@ static int choose_rows(struct score_job *job, struct job_size *ret_size)
                            memory.free >> 20, job->request->passes);
 }
 
+/* Pinned memory of all slots. */
+static size_t pinned_bytes(const struct score_job *job)
+{
+    return SLOTS * job->rows *
+           (((size_t)job->columns.views * job->inputs + 1) * sizeof(uint16_t) + job->output_floats * sizeof(float));
+}
+
 static int open_slot(const struct score_job *job, struct score_slot *slot)
 {
     CHECK_CUDA(cudaMallocHost((void **)&slot->staged_embedding,
@@ -191,8 +198,10 @@ static int open_job(struct score_job *job, const struct job_size *size)
     job->rows = size->chosen;
     take_memory(job, &arena);
     context_tell_smaller(size, smaller);
-    context_tell(job->context, JOB_SCORE, arena.used, 0, "scoring %zu galaxies at a time%s with %d passes", job->rows,
-                 smaller, job->request->passes);
+    int dump = job->request->reducer == REDUCE_DUMP;
+    context_tell(job->context, dump ? JOB_DUMP : JOB_SCORE, job->rows, arena.used, pinned_bytes(job),
+                 "scoring %zu galaxies at a time%s with %d passes%s", job->rows, smaller, job->request->passes,
+                 dump ? ", each of them kept," : "");
     CHECK_CUDA(cudaMalloc((void **)&job->memory, arena.used));
     arena = (struct arena){job->memory, 0, arena.used};
     take_memory(job, &arena);

@@ -93,8 +93,8 @@ static struct needs needs_of(const struct training *training)
 static size_t place_maps(const struct training *training, size_t map[NET_LAYERS_MAX + 1],
                          size_t flow[NET_LAYERS_MAX + 1])
 {
-    struct buffer buffer[2 * (NET_LAYERS_MAX + 1)];
-    int n = training->steps, end = 2 * n, buffers = 0, of_map[2 * (NET_LAYERS_MAX + 1)];
+    struct buffer buffer[BUFFERS_MAX];
+    int n = training->steps, end = 2 * n, buffers = 0, of_map[BUFFERS_MAX];
     for (int i = -1; i < n; i++) {
         int at = i < 0 ? 0 : training->step[i].target, last_reader = i, kept = training->keep;
         for (int j = i + 1; j < n; j++)
@@ -185,31 +185,56 @@ static void take_memory(struct training *training, struct arena *arena)
             training->step[i].scale = training->scales + (size_t)addition++ * training->batch_limit;
 }
 
+/* Whether the device has room for all of it. */
+static int check_room(struct training *training)
+{
+    struct arena counting = {};
+    size_t free_bytes;
+    take_memory(training, &counting);
+    RETURN_IF(context_free_bytes(&free_bytes));
+    return counting.used <= free_bytes
+               ? 0
+               : error_set(ERROR_LIMIT,
+                           "%s %s on %zu images at a time needs %zu MiB of device memory and %zu MiB are free: %sfree "
+                           "the device",
+                           training->keep ? "training" : "calibrating", training->net.name, training->batch_limit,
+                           counting.used >> 20, free_bytes >> 20, training->keep ? "lower training.batch, or " : "");
+}
+
+/* Of stochastic depth, for all images. */
+static size_t scales_count(const struct training *training)
+{
+    return (size_t)training->steps * training->batch_limit;
+}
+
+static size_t pinned_bytes(const struct training *training)
+{
+    size_t images = training->batch_limit;
+    size_t floats = training->padded_count + 1 + train_values(training, 0, images) +
+                    train_values(training, training->net.layers, images) + scales_count(training) + 1;
+    return floats * sizeof(float) + TRAIN_RANGES_MAX * (sizeof *training->staged_ranges + sizeof(double)) +
+           images * sizeof *training->look.staged;
+}
+
 static int allocate(struct training *training)
 {
     struct arena arena = {};
-    size_t free_bytes, images = training->batch_limit;
+    size_t images = training->batch_limit;
     take_memory(training, &arena);
-    RETURN_IF(context_free_bytes(&free_bytes));
-    if (arena.used > free_bytes)
-        return error_set(
-            ERROR_LIMIT,
-            "%s %s on %zu images at a time needs %zu MiB of device memory and %zu MiB are free: %sfree the device",
-            training->keep ? "training" : "calibrating", training->net.name, images, arena.used >> 20, free_bytes >> 20,
-            training->keep ? "lower training.batch, or " : "");
-    context_tell(training->context, training->keep ? JOB_TRAINING : JOB_CALIBRATION, arena.used, 0,
-                 "%s %s on %zu images at a time", training->keep ? "training" : "calibrating", training->net.name,
-                 images);
+    context_tell(training->context, training->keep ? JOB_TRAINING : JOB_CALIBRATION, images, arena.used,
+                 pinned_bytes(training), "%s %s on %zu images at a time", training->keep ? "training" : "calibrating",
+                 training->net.name, images);
     CHECK_CUDA(cudaMalloc((void **)&training->memory, arena.used));
     arena = (struct arena){training->memory, 0, arena.used};
     take_memory(training, &arena);
     int last = training->net.layers;
-    size_t scales = training->scales ? (size_t)training->steps * images : 0;
     CHECK_CUDA(cudaMallocHost((void **)&training->staged_parameters, (training->padded_count + 1) * sizeof(float)));
+    memset(training->staged_parameters, 0,
+           training->padded_count * sizeof(float)); /* what lies between layers goes up too */
     CHECK_CUDA(cudaMallocHost((void **)&training->staged_images, train_values(training, 0, images) * sizeof(float)));
     CHECK_CUDA(
         cudaMallocHost((void **)&training->staged_outputs, train_values(training, last, images) * sizeof(float)));
-    CHECK_CUDA(cudaMallocHost((void **)&training->staged_scales, (scales + 1) * sizeof(float)));
+    CHECK_CUDA(cudaMallocHost((void **)&training->staged_scales, (scales_count(training) + 1) * sizeof(float)));
     CHECK_CUDA(cudaMallocHost((void **)&training->staged_ranges, TRAIN_RANGES_MAX * sizeof *training->staged_ranges));
     CHECK_CUDA(cudaMallocHost((void **)&training->staged_squares, TRAIN_RANGES_MAX * sizeof(double)));
     return look_open(&training->look, images);
@@ -303,7 +328,8 @@ int train_open_products(struct training *training, size_t count)
 
 /* --- opening and closing ------------------------------------------------------------------------------------------ */
 
-int train_open_one(struct backend_context *context, const struct net *net, size_t batch_limit, int keep,
+/* All of it but its memory, for which there is room. */
+static int prepare(struct backend_context *context, const struct net *net, size_t batch_limit, int keep,
                    struct training **ret_training)
 {
     struct training *training = (struct training *)calloc(1, sizeof *training);
@@ -320,7 +346,7 @@ int train_open_one(struct backend_context *context, const struct net *net, size_
     if (!result)
         result = train_open_products(training, batch_limit); /* says whether cuDNN wants a workspace */
     if (!result)
-        result = allocate(training);
+        result = check_room(training);
     if (result)
         train_close_one(training);
     else
@@ -328,18 +354,34 @@ int train_open_one(struct backend_context *context, const struct net *net, size_
     return result;
 }
 
-/* On every rank's device one, for its share of the batch; the first takes a batch that is too small to share. */
+int train_open_one(struct backend_context *context, const struct net *net, size_t batch_limit, int keep,
+                   struct training **ret_training)
+{
+    RETURN_IF(prepare(context, net, batch_limit, keep, ret_training));
+    int result = allocate(*ret_training);
+    if (result)
+        train_close_one(*ret_training);
+    return result;
+}
+
+/* On every rank's device one, for its share of the batch; the first takes a batch that is too small to share. None takes memory before all
+ * have room for it. */
 int gpu_open_training(struct backend_context *context, const struct net *net, size_t batch_limit,
                       struct training **ret_training)
 {
     struct training *training;
     size_t ranks = (size_t)ranks_count(context), limit = ranks_share(batch_limit, 0, (int)ranks).count;
     at_least(&limit, batch_limit < ranks ? batch_limit : ranks - 1);
-    RETURN_IF(train_open_one(context, net, limit, 1, &training));
+    RETURN_IF(prepare(context, net, limit, 1, &training));
     training->rank[0] = training;
     int result = 0;
     for (int r = 1; r < (int)ranks && !result; r++)
-        result = train_open_one(ranks_context(context, r), net, limit, 1, &training->rank[r]);
+        result = prepare(ranks_context(context, r), net, limit, 1, &training->rank[r]);
+    for (int r = 0; r < (int)ranks && !result; r++) {
+        result = check_cuda(cudaSetDevice(training->rank[r]->context->device), "cudaSetDevice()", __FILE__, __LINE__);
+        if (!result)
+            result = allocate(training->rank[r]);
+    }
     training->whole_limit = batch_limit;
     if (result)
         gpu_close_training(training);

@@ -29,7 +29,6 @@ int gpu_train_hold(struct training *training, const float *parameters, const flo
     for (int r = 0; r < ranks_count(training->context); r++) {
         struct training *one = training->rank[r];
         CHECK_CUDA(cudaSetDevice(one->context->device));
-        CHECK_CUDA(cudaMemsetAsync(one->parameters, 0, one->padded_count * sizeof(float), one->context->compute));
         RETURN_IF(send(one, one->parameters, parameters));
         RETURN_IF(send(one, one->moment1, moment1));
         RETURN_IF(send(one, one->moment2, moment2));

@@ -209,17 +209,25 @@ static void all_ranks_take_what_the_least_can(void **state)
 
 /* --- scoring ------------------------------------------------------------------------------------------------------ */
 
-static void score(int devices, float *information)
+static size_t pinned_meanwhile;
+
+static int look_at_pinned(void *unused)
+{
+    (void)unused;
+    pinned_meanwhile = standin_pinned_bytes();
+    return 0;
+}
+
+static void score_on(struct backend_context *context, enum reducer reducer, int votes_due, float *output)
 {
     static uint16_t embedding[ROWS * INPUTS], due[ROWS];
     struct schema schema;
     struct head_set heads;
-    struct backend_context *context;
     small_schema(&schema, 2, (int[]){3, 2}, (int[]){-1, 1});
     for (size_t i = 0; i < ROWS * INPUTS; i++)
         embedding[i] = half_from_float(uniform(5, i) - 0.5f);
     for (int i = 0; i < ROWS; i++)
-        due[i] = (uint16_t)(1 + i % 40);
+        due[i] = (uint16_t)(1 + i % votes_due);
     assert_int_equal(head_set_new(2, INPUTS, ANSWERS, &heads), 0);
     heads.dropout = 0.2f;
     heads.model = 3;
@@ -236,14 +244,20 @@ static void score(int devices, float *information)
                                     .seed = SEED,
                                     .kind = INFORMATION_VOTES,
                                     .votes_due = due,
-                                    .reducer = REDUCE_INFORMATION,
-                                    .output = information};
+                                    .reducer = reducer,
+                                    .output = output};
+    assert_int_equal(cuda->head_score(context, &request, look_at_pinned, NULL), 0);
+    head_set_free(&heads);
+}
+
+static void score(int devices, float *information)
+{
+    struct backend_context *context;
     lines = 0;
     assert_int_equal(cuda->open(1, devices, &context), 0);
     cuda->tell(context, hear);
-    assert_int_equal(cuda->head_score(context, &request, NULL, NULL), 0);
+    score_on(context, REDUCE_INFORMATION, 40, information);
     cuda->close(context);
-    head_set_free(&heads);
 }
 
 /* Blocks of 32 rows, or of 16 where one card of two has no room for 32; the bits are the same. */
@@ -272,6 +286,94 @@ static void blocks_of_scoring_follow_the_card_too(void **state)
         assert_memory_equal(have, want, sizeof want);
     }
     assert_true(smaller);
+}
+
+/* --- what is told -------------------------------------------------------------------------------------------------- */
+
+/* Of a service that ranks again and again, in two ways each time. */
+static void what_was_told_is_told_again_only_when_it_grows(void **state)
+{
+    static float output[ROWS * 64];
+    struct backend_context *context;
+    (void)state;
+    assert_int_equal(cuda->open(1, 1, &context), 0);
+    cuda->tell(context, hear);
+    for (int ranking = 0; ranking < 3; ranking++) {
+        score_on(context, REDUCE_INFORMATION, ranking == 1 ? 2 : 20, output);
+        score_on(context, REDUCE_DUMP, 20, output);
+    }
+    assert_int_equal(lines, 2);
+    assert_told(0, "with 6 passes takes ");
+    assert_told(1, "with 6 passes, each of them kept, takes ");
+    score_on(context, REDUCE_INFORMATION, 40, output);
+    assert_int_equal(lines, 3);
+    cuda->close(context);
+}
+
+static void assert_told_pinned(int line, size_t bytes)
+{
+    char text[64];
+    assert_true(bytes > 0);
+    snprintf(text, sizeof text, ", and %zu MiB of the host's, pinned", (bytes + 1048575) >> 20);
+    assert_told(line, text);
+}
+
+static void pinned_memory_is_told_of_every_job(void **state)
+{
+    static float output[ROWS * 64];
+    struct backend_context *context;
+    struct training *training;
+    (void)state;
+    assert_int_equal(cuda->open(1, 1, &context), 0);
+    cuda->tell(context, hear);
+    size_t before = standin_pinned_bytes();
+    assert_int_equal(cuda->open_training(context, &net, 16, &training), 0);
+    assert_told_pinned(0, standin_pinned_bytes() - before);
+    assert_true(standin_pinned_bytes() - before > (size_t)3 << 20);
+    cuda->close_training(training);
+    score_on(context, REDUCE_INFORMATION, 40, output);
+    assert_told_pinned(1, pinned_meanwhile - before);
+    cuda->close(context);
+}
+
+/* Where one rank has no room nobody has taken any. */
+static void ranks_ask_all_before_one_takes(void **state)
+{
+    struct backend_context *context;
+    struct training *training;
+    (void)state;
+    standin_set_devices(2);
+    assert_int_equal(cuda->open(1, 2, &context), 0);
+    cuda->tell(context, hear);
+    size_t before = standin_peak_bytes();
+    standin_hold(1, ((size_t)4 << 30) - ((size_t)2 << 20));
+    assert_int_equal(cuda->open_training(context, &net, 2 * LARGEST, &training), ERROR_LIMIT);
+    assert_int_equal(lines, 0);
+    assert_int_equal(standin_peak_bytes(), before);
+    cuda->close(context);
+}
+
+/* --- what cuDNN takes ---------------------------------------------------------------------------------------------- */
+
+/* Fewer than 2^31 values of a map: the stem makes 256 x 512 x 512 x 32 of 1,024 pixels, which are as many, however much memory there is. */
+static void maps_are_no_larger_than_cudnn_takes(void **state)
+{
+    struct device_memory plenty = {(size_t)1 << 40, (size_t)1 << 40};
+    struct backend_context *context;
+    struct training *training;
+    size_t chosen, bytes;
+    struct net b0;
+    (void)state;
+    assert_int_equal(net_by_name("efficientnet_b0", 1, 1008, &b0), 0);
+    assert_int_equal(gpu_measure(&b0, PRECISION_BF16, &plenty, 256, &chosen, &bytes), 0);
+    assert_int_equal(chosen, 256);
+    assert_int_equal(net_by_name("efficientnet_b0", 1, 1024, &b0), 0);
+    assert_int_equal(gpu_measure(&b0, PRECISION_BF16, &plenty, 256, &chosen, &bytes), 0);
+    assert_int_equal(chosen, 128);
+    assert_int_equal(cuda->open(1, 1, &context), 0);
+    assert_int_equal(cuda->open_training(context, &b0, 256, &training), ERROR_LIMIT);
+    assert_non_null(strstr(error_message(), "cuDNN takes fewer than 2^31 values"));
+    cuda->close(context);
 }
 
 /* --- EfficientNet-B0 at 224 pixels --------------------------------------------------------------------------------- */
@@ -371,6 +473,10 @@ int main(void)
         cmocka_unit_test_teardown(free_memory_decides_only_where_it_must, clean),
         cmocka_unit_test_teardown(all_ranks_take_what_the_least_can, clean),
         cmocka_unit_test_teardown(blocks_of_scoring_follow_the_card_too, clean),
+        cmocka_unit_test_teardown(what_was_told_is_told_again_only_when_it_grows, clean),
+        cmocka_unit_test_teardown(pinned_memory_is_told_of_every_job, clean),
+        cmocka_unit_test_teardown(ranks_ask_all_before_one_takes, clean),
+        cmocka_unit_test_teardown(maps_are_no_larger_than_cudnn_takes, clean),
         cmocka_unit_test_teardown(plans_of_efficientnet_on_cards, clean),
         cmocka_unit_test_teardown(what_the_documents_say_of_memory, clean),
     };
