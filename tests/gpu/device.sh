@@ -5,8 +5,9 @@
 # back to the CPU fails.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-devices() { find /dev /proc/driver/nvidia/gpus -mindepth 1 -maxdepth 1 -name 'nvidia[0-9]*' -o -path '/proc/driver/nvidia/gpus/*' 2>/dev/null | wc -l; }
-[ "$(devices)" -gt 0 ] || { echo "skipped: no GPU (neither /dev/nvidia0 nor anything in /proc/driver/nvidia/gpus)"; exit 77; }
+# shellcheck source=tests/gpu/gpus.sh
+. tests/gpu/gpus.sh
+has_gpu || { echo "skipped: $no_gpu"; exit 77; }
 # shellcheck source=tests/gpu/toolkit.sh
 (. tests/gpu/toolkit.sh) || { echo "there is a GPU, and nothing to build for it with"; exit 1; }
 # shellcheck source=tests/gpu/toolkit.sh

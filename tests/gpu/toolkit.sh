@@ -9,5 +9,9 @@ for header in cuda_runtime.h cublasLt.h cudnn.h nccl.h; do
 done
 lib=$cuda/lib64
 [ -e "$lib" ] || lib=$cuda/lib
-# The newest library of that name, with or without its development package.
-library() { find "$lib/" /usr/lib/x86_64-linux-gnu -maxdepth 1 -name "lib$1.so*" 2>/dev/null | sort | head -1; }
+# The library of that name: the one its development package names, else the newest.
+library() {
+    local found
+    found=$(find "$lib/" /usr/lib/x86_64-linux-gnu -maxdepth 1 -name "lib$1.so*" -printf '%f %p\n' 2>/dev/null | sort -V)
+    { grep -m1 "^lib$1.so " <<<"$found" || tail -1 <<<"$found"; } | cut -d' ' -f2-
+}
