@@ -14,6 +14,8 @@ static const struct {
         "nothing was lost; the kernel's log says whether memory ran out or power failed"},
     [INCIDENT_WORKER] = {"worker", "the worker ended and was started again",
         "its job was given again; if it happens often, the lines before its end in the log say why"},
+    [INCIDENT_START] = {"worker-start", "the worker cannot start",
+        "nothing is computed until it does; it is tried again every 10 s, and the log's line start-failed has all of it"},
     [INCIDENT_DATABASE] = {"database", "the database was away",
         "votes wait in the platform or the database and are applied when it is back; check the server and the network"},
     [INCIDENT_READ_ONLY] = {"read-only", "the database takes no writes",

@@ -12,6 +12,7 @@
 enum incident_kind {
     INCIDENT_KILLED,      /* the run before did not end by itself */
     INCIDENT_WORKER,      /* the worker ended */
+    INCIDENT_START,       /* the worker cannot start */
     INCIDENT_DATABASE,    /* the database is away */
     INCIDENT_READ_ONLY,   /* it takes no votes and no queue */
     INCIDENT_VOTES,       /* votes could not be applied */

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/signals.h"
 #include "cpu/backend_cpu.h"
 #include "daemon/exits.h"
 #include "daemon/replay_report.h"
@@ -268,7 +269,7 @@ static int run_all(const struct replay *replay, const struct replay_arm *arms, i
     awaited_signals(&awaited);
     while (over < runs) {
         for (long slot = 0; slot < slots; slot++) {
-            int ended = has_ended(&children[slot], shared);
+            int ended = signals_end_pending() ? 0 : has_ended(&children[slot], shared); /* it may have been for all */
             if (ended < 0)
                 return kill_all(children, slots, ended);
             over += ended;

@@ -112,7 +112,9 @@ json_t *daemon_problems(const struct daemon *daemon)
                  daemon->ingest.held_by[0] ? " must end first" : "");
         add_problem(list, "", line);
     }
-    if (daemon->worker.state == WORKER_DOWN)
+    if (daemon->worker.problem[0])
+        add_problem(list, "the worker cannot start: ", daemon->worker.problem);
+    else if (daemon->worker.state == WORKER_DOWN)
         add_problem(list, "", "the worker is down and is being started again");
     if (daemon->worker.fallback[0])
         add_problem(list, "computing on the CPU, not on the GPU as configured: ", daemon->worker.fallback);

@@ -60,13 +60,17 @@ void watch_stop(const struct daemon *daemon)
 static void look_at_worker(struct daemon *daemon)
 {
     const struct worker_link *worker = &daemon->worker;
-    if (worker->restarts > daemon->watch.restarts && worker->failures) {
+    if (worker->restarts > daemon->watch.restarts && worker->problem[0])
+        incident_begin(&daemon->incidents, INCIDENT_START, "%s", worker->problem);
+    else if (worker->restarts > daemon->watch.restarts && worker->failures) {
         incident_end(&daemon->incidents, INCIDENT_WORKER);
         incident_begin(&daemon->incidents, INCIDENT_WORKER, "%s", worker->ended);
     }
     daemon->watch.restarts = worker->restarts;
-    if (worker->state >= WORKER_IDLE)
+    if (worker->state >= WORKER_IDLE) {
         incident_end(&daemon->incidents, INCIDENT_WORKER);
+        incident_end(&daemon->incidents, INCIDENT_START);
+    }
 }
 
 static void look_at_database(struct daemon *daemon)

@@ -213,6 +213,19 @@ static int open_worker(struct worker *worker, const char *endpoint)
     return result;
 }
 
+/* Says why it cannot start, and stays a moment for whoever started it to read that. */
+static void tell_failure(struct worker *worker, const char *endpoint)
+{
+    char text[ERROR_MESSAGE_BYTES], answer[8];
+    size_t length;
+    snprintf(text, sizeof text, "%s", error_message());
+    text_make_printable(text);
+    if (!worker->channel && channel_connect(endpoint, &worker->channel))
+        return;
+    if (send_json(worker, json_pack("{s:i,s:s}", "failed", (int)getpid(), "message", text)) == 0)
+        channel_receive(worker->channel, RECEIVE_MS, answer, sizeof answer, &length);
+}
+
 /* Until it is asked to stop, or the process that started it, whose number may well be 1, is gone. */
 static void serve(struct worker *worker, pid_t parent)
 {
@@ -248,9 +261,10 @@ int run_worker(const struct config *config, const char *endpoint)
     signal(SIGXFSZ, SIG_IGN); /* a file-size limit is an error to report, not a death */
     worker = (struct worker){.config = *config, .backend = &backend_cpu};
     int result = open_worker(&worker, endpoint);
-    if (result)
+    if (result) {
         log_error(EVENT_START_FAILED, "cannot start: %s", error_message());
-    else
+        tell_failure(&worker, endpoint);
+    } else
         serve(&worker, parent);
     channel_close(worker.channel);
     if (worker.lost) /* closing may wait for a dead device for ever (NCCL does); the kernel takes back what is held */

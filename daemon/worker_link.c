@@ -204,11 +204,16 @@ static void on_answer(struct worker_link *link, const json_t *message)
 
 static void on_message(struct worker_link *link, const json_t *message)
 {
-    const json_t *progress = json_object_get(message, "progress");
+    const json_t *progress = json_object_get(message, "progress"), *failed = json_object_get(message, "failed");
     link->heard_ms = clock_patience_ms();
-    if (json_object_get(message, "hello")) {
+    if (failed && json_integer_value(failed) == link->pid) {
+        const char *text = json_string_value(json_object_get(message, "message"));
+        snprintf(link->problem, sizeof link->problem, "%s", text ? text : "");
+        channel_send(link->channel, "{}", 2); /* read: it need not stay */
+    } else if (json_object_get(message, "hello")) {
         if (link->state == WORKER_STARTING && json_integer_value(json_object_get(message, "hello")) == link->pid) {
             link->state = WORKER_IDLE;
+            link->problem[0] = 0;
             const char *backend = json_string_value(json_object_get(message, "backend"));
             const char *fallback = json_string_value(json_object_get(message, "fallback"));
             const char *precision = json_string_value(json_object_get(message, "precision"));

@@ -40,6 +40,7 @@ struct worker_link {
     char backend[32], precision[8];        /* of the last worker that was ready */
     char fallback[512];                    /* why not the one that is configured, "" = it is */
     uint64_t gpu_bytes, gpu_network_bytes; /* memory of the device and the network's part of it; 0 without one */
+    char problem[512];                     /* why the last one could not start, "" = it could */
     char ended[64];                        /* how the last one came: "signal 9 during fit" */
 };
 

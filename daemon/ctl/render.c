@@ -74,9 +74,11 @@ static void render_status(const json_t *answer, FILE *out)
         fprintf(out, "  measured  hold-out NLL %+.4f per 1,000 labels over the last %lld promoted models\n",
                 number(progress, "nll_per_1000_labels"), integer(progress, "models"));
     render_feed(feed, out);
-    fprintf(out, "  database  %s\n  worker    %s, computing on %s%s, trunk in %s\n", text(answer, "database"),
-            text(worker, "state"), text(worker, "backend"), *text(worker, "fallback") ? " INSTEAD OF CUDA" : "",
-            text(worker, "precision"));
+    fprintf(out, "  database  %s\n  worker    %s", text(answer, "database"), text(worker, "state"));
+    if (*text(worker, "backend")) /* none has been ready yet */
+        fprintf(out, ", computing on %s%s, trunk in %s", text(worker, "backend"),
+                *text(worker, "fallback") ? " INSTEAD OF CUDA" : "", text(worker, "precision"));
+    fputc('\n', out);
     fprintf(out, "  memory    cycle %.1f of %.0f MiB\n", number(memory, "cycle_peak_bytes") / 1048576,
             number(memory, "cycle_limit_bytes") / 1048576);
     const json_t *problem;
@@ -122,7 +124,7 @@ static void render_doctor(const json_t *answer, FILE *out)
                 json_is_true(json_object_get(incident, "over")) ? "over after" : "STILL GOING ON since",
                 number(incident, "lasted_s"), text(incident, "advice"));
     }
-    if (!json_array_size(json_object_get(answer, "incidents")))
+    if (!json_array_size(json_object_get(answer, "incidents")) && !json_array_size(json_object_get(answer, "now")))
         fprintf(out, "  nothing has happened since the start\n");
 }
 

@@ -29,6 +29,11 @@ wait_until 10 test -S "$folder/notify"
 NOTIFY_SOCKET=$folder/notify start none
 wait_until 60 status_is none '.worker.restarts >= 2'
 status_is none '.ready == false and .worker.backend == "" and .galaxies.embedded == 0' || fail "a worker computes without a GPU"
+ctl none status >"$folder/status"
+grep -qE '^  worker    (down|starting)$' "$folder/status" || fail "words of status: $(cat "$folder/status")"
+grep -q 'PROBLEM   the worker cannot start: the cuda backend' "$folder/status" || fail "status hides why: $(cat "$folder/status")"
+ctl none --json doctor >"$folder/doctor" && fail "the doctor finds it well"
+jq -e '[.incidents[].kind] == ["worker-start"] and (.incidents[0] | .over == false and .times == 1 and (.words | test("worker.backend = cpu")))' "$folder/doctor" || fail "$(cat "$folder/doctor")"
 waits() { [ "$(grep -c '^EXTEND_TIMEOUT_USEC=30000000 STATUS=NOT SERVING: the worker' "$folder/told")" -ge 3 ]; }
 wait_until 30 waits # systemd does not end a start that waits for a driver, and shows what it waits for
 kill -HUP "${daemon[none]}" # what somebody does who sees it wait
