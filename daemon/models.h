@@ -18,7 +18,7 @@ int models_checkpoint_path(const struct config *config, uint32_t trunk, char *pa
 int models_labels_path(const struct config *config, uint32_t trunk, char *path, size_t size);
 int models_stopped_path(const struct config *config, uint32_t trunk, char *path, size_t size);
 
-/* The trunk of a stored model. */
+/* The trunk of a stored model. ERROR_STATE for one of another network than trunk.network. */
 int models_trunk_of(const struct config *config, const struct schema *schema, uint32_t number, uint32_t *ret_trunk);
 
 /* Highest number of a trunk that is there, or in training. */
@@ -40,7 +40,8 @@ int models_promote(const struct config *config, uint32_t number);
 /*
  * The champion if its file is sound; `words` is then "". Where its file or the pointer to it is damaged or gone, the file is
  * set aside (ending .damaged), the champion before it (models/previous), else the newest readable model below it, is promoted,
- * and `words` tell what was wrong; 0 when none can be read. ERROR_STATE for a model of a newer program.
+ * and `words` tell what was wrong; 0 when none can be read. ERROR_STATE for a model of a newer program or another
+ * network.
  */
 int models_sound_champion(const struct config *config, const struct schema *schema, uint32_t *ret_number, char *words,
                           size_t size);

@@ -8,6 +8,9 @@ int score_request_check(const struct score_request *request)
     if (heads->answers != request->schema->answers)
         return error_set(ERROR_STATE, "heads with %d answers cannot score schema %s with %d: train a model for it",
                          heads->answers, request->schema->name, request->schema->answers);
+    int result = head_set_check_rows(heads, request->views, request->embedding_stride_bytes);
+    if (result)
+        return result;
     if (request->passes < 1 || request->passes % heads->count || request->passes > INFORMATION_PASSES_MAX)
         return error_set(ERROR_INPUT, "%d passes over %d heads: use a multiple of the heads, at most %d",
                          request->passes, heads->count, INFORMATION_PASSES_MAX);

@@ -54,7 +54,8 @@ struct score_request {
     float *output; /* [count] rows of what `reducer` says */
 };
 
-/* What every backend asks of a request before it scores: ERROR_STATE for heads of another schema, ERROR_INPUT for what makes no sense. */
+/* What every backend asks of a request before it scores: ERROR_STATE for heads of another schema or
+ * network, ERROR_INPUT for what makes no sense. */
 int score_request_check(const struct score_request *request);
 
 /*

@@ -125,6 +125,18 @@ void head_set_reset(struct head_set *heads, const float *constant_alpha)
     head_set_shrink(heads, constant_alpha, 0);
 }
 
+int head_set_check_rows(const struct head_set *heads, int views, size_t stride_bytes)
+{
+    size_t values = (size_t)(views > 1 ? views : 1) * (size_t)heads->inputs;
+    return values * sizeof(uint16_t) <= stride_bytes
+               ? 0
+               : error_set(
+                     ERROR_STATE,
+                     "heads for %d inputs cannot read rows of %zu values (%d embeddings each): they were fitted to "
+                     "another network; set trunk.network back, or train a model for this one",
+                     heads->inputs, stride_bytes / sizeof(uint16_t), views > 1 ? views : 1);
+}
+
 void head_concentrations(const struct head_set *heads, int head, const uint16_t *embedding, float *alpha)
 {
     float z[HEAD_INPUTS_MAX];

@@ -124,6 +124,9 @@ void head_set_reset(struct head_set *heads, const float *constant_alpha);
  */
 void head_set_shrink(struct head_set *heads, const float *constant_alpha, float share);
 
+/* That rows this many bytes apart hold `views` embeddings (0 = 1) as long as the heads read; else ERROR_STATE. */
+int head_set_check_rows(const struct head_set *heads, int views, size_t stride_bytes);
+
 /* One head's concentrations without dropout and factor: alpha [answers] OUTPUT, NaN where the embedding is not finite.
  * One row at a time; pools go through head_score. */
 void head_concentrations(const struct head_set *heads, int head, const uint16_t *embedding, float *alpha);

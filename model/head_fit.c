@@ -11,6 +11,9 @@ int fit_request_check(const struct fit_request *request, const struct head_set *
     if (heads->answers != request->schema->answers)
         return error_set(ERROR_STATE, "heads with %d answers cannot be fitted to schema %s with %d: start new heads",
                          heads->answers, request->schema->name, request->schema->answers);
+    int result = head_set_check_rows(heads, request->views, request->embedding_stride_bytes);
+    if (result)
+        return result;
     if (request->train_count == 0 || request->train_count > UINT32_MAX)
         return error_set(ERROR_INPUT, "%zu galaxies to train on: between 1 and 2^32 - 1 with votes are needed",
                          request->train_count);

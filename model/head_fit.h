@@ -59,7 +59,8 @@ struct fit_report {
     uint64_t bad_row;       /* after ERROR_INPUT: the row whose loss was not finite, else UINT64_MAX */
 };
 
-/* What every backend asks of a request before it fits: ERROR_STATE for heads of another schema, ERROR_INPUT for what makes no sense. */
+/* What every backend asks of a request before it fits: ERROR_STATE for heads of another schema or
+ * network, ERROR_INPUT for what makes no sense. */
 int fit_request_check(const struct fit_request *request, const struct head_set *heads);
 
 /* What one head multiplies the loss of a galaxy by: its draw from Exp(1), or 1 without bagging. */

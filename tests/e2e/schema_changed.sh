@@ -39,6 +39,17 @@ rm -rf "$folder/a/pool" && mv "$folder/a/pool.old" "$folder/a/pool"
 refused "model" "$build/triaged" evaluate --config "$folder/a.conf" --oracle "$folder/survey/truth.csv"
 
 sed -i 's/cigar-like$/cigar/' "$folder/tree.ini"
+
+# The same tree, but a network whose embeddings are shorter than the champion's heads read.
+network=$("$build/triaged" model summary --config "$folder/a.conf" --json | jq -r .network)
+mv "$folder/a/pool" "$folder/a/pool.old"
+code=0
+{ cat "$folder/a.conf"; printf '[trunk]\nnetwork = walmsley2020\n'; } >"$folder/other.conf"
+timeout 60 "$build/triaged" run --config "$folder/other.conf" >"$folder/said" 2>&1 || code=$?
+[ $code -eq 78 ] || fail "another network: ended with $code, not 78: $(cat "$folder/said")"
+grep -qF "was fitted to embeddings of the network $network, trunk.network is walmsley2020" "$folder/said" || fail "the networks are not named: $(cat "$folder/said")"
+rm -rf "$folder/a/pool" && mv "$folder/a/pool.old" "$folder/a/pool"
+
 start a
 ready a
 [ "$(ctl a --json status | jq -r .schema.hash)" = "$old" ] || fail "the old tree has another hash now"

@@ -395,6 +395,14 @@ static void senseless_requests_are_refused(void **state)
         assert_int_equal(run_fit(1, &bad[i], &heads, &report), ERROR_INPUT);
     heads.dropout = 1;
     assert_int_equal(run_fit(1, &good, &heads, &report), ERROR_INPUT);
+    heads.dropout = 0.2f;
+    good.embedding_stride_bytes = (size_t)heads.inputs * 2 - 2; /* rows of another network */
+    assert_int_equal(run_fit(1, &good, &heads, &report), ERROR_STATE);
+    assert_non_null(strstr(error_message(), "another network"));
+    good.embedding_stride_bytes = (size_t)heads.inputs * 4 - 2; /* not two embeddings a row */
+    good.views = 2;
+    assert_int_equal(run_fit(1, &good, &heads, &report), ERROR_STATE);
+    good.views = 0;
     struct schema other;
     small_schema(&other, 1, (int[]){2}, (int[]){-1});
     good.schema = &other;

@@ -275,6 +275,14 @@ static void score_refuses_what_it_cannot_do(void **state)
     assert_int_equal(BACKEND_UNDER_TEST->head_score(context, &request, NULL, NULL), ERROR_INPUT);
     request.passes = INFORMATION_PASSES_MAX / 5 * 5 + 5;
     assert_int_equal(BACKEND_UNDER_TEST->head_score(context, &request, NULL, NULL), ERROR_INPUT);
+    request.passes = 30;
+    request.embedding_stride_bytes = (size_t)heads.inputs * 2 - 2; /* rows of another network */
+    assert_int_equal(BACKEND_UNDER_TEST->head_score(context, &request, NULL, NULL), ERROR_STATE);
+    assert_non_null(strstr(error_message(), "another network"));
+    request.embedding_stride_bytes = (size_t)heads.inputs * 4 - 2; /* not two embeddings a row */
+    request.views = 2;
+    assert_int_equal(BACKEND_UNDER_TEST->head_score(context, &request, NULL, NULL), ERROR_STATE);
+    request.views = 0;
     struct head_set large;
     struct schema wide;
     int answers[32], parent[32];
@@ -289,6 +297,7 @@ static void score_refuses_what_it_cannot_do(void **state)
     assert_int_equal(BACKEND_UNDER_TEST->head_score(context, &request, NULL, NULL),
                      ERROR_STATE); /* not the schema's answers */
     request.schema = &wide;
+    request.embedding_stride_bytes = 4096 * 2;
     assert_int_equal(BACKEND_UNDER_TEST->head_score(context, &request, NULL, NULL), ERROR_LIMIT);
     assert_non_null(strstr(error_message(), "MiB of masked weights"));
 #ifndef TEST_BACKEND_CUDA /* which takes as many galaxies at a time as fit */
@@ -297,6 +306,7 @@ static void score_refuses_what_it_cannot_do(void **state)
     request.heads = &viewed;
     request.schema = &pool->schema;
     request.views = request.passes;
+    request.embedding_stride_bytes = 4096 * 2 * (size_t)request.views;
     assert_int_equal(BACKEND_UNDER_TEST->head_score(context, &request, NULL, NULL), ERROR_LIMIT);
     assert_non_null(strstr(error_message(), "MiB in each thread"));
     head_set_free(&viewed);
