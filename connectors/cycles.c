@@ -92,19 +92,24 @@ static int print_cell(char *cell, enum queue_column column, const struct queue_e
     }
 }
 
+/* One column of all entries as an array; `text` has room for `count` cells and 8 bytes more. */
+static void print_cells(char *text, enum queue_column column, const struct queue_entry *entries, size_t count)
+{
+    *text++ = '{';
+    for (size_t i = 0; i < count; i++) {
+        if (i)
+            *text++ = ',';
+        text += print_cell(text, column, &entries[i]);
+    }
+    snprintf(text, 2, "}");
+}
+
 static char *print_column(struct arena *memory, enum queue_column column, const struct queue_entry *entries,
                           size_t count)
 {
-    char *text = arena_alloc(memory, count * CELL_BYTES + 8), *at = text;
-    if (!text)
-        return NULL;
-    *at++ = '{';
-    for (size_t i = 0; i < count; i++) {
-        if (i)
-            *at++ = ',';
-        at += print_cell(at, column, &entries[i]);
-    }
-    *at++ = '}';
+    char *text = arena_alloc(memory, count * CELL_BYTES + 8);
+    if (text)
+        print_cells(text, column, entries, count);
     return text;
 }
 
@@ -132,11 +137,16 @@ int cycles_send_published(struct database *database, uint64_t cycle, database_do
         1, values, done, context);
 }
 
-int cycles_send_retract(struct database *database, uint64_t key)
+int cycles_send_retract(struct database *database, const struct queue_entry *entries, size_t count, database_done *done,
+                        void *context)
 {
-    struct numbers numbers = {0};
-    const char *values[] = {whole(&numbers, key)};
-    return database_send(database, "DELETE FROM triage.queue WHERE galaxy = $1", 1, values, NULL, NULL);
+    char keys[CYCLES_RETRACT_MAX * CELL_BYTES + 8];
+    if (count > CYCLES_RETRACT_MAX)
+        return error_set(ERROR_LIMIT, "%zu entries to take off the queue, at most %d", count, CYCLES_RETRACT_MAX);
+    print_cells(keys, Q_KEY, entries, count);
+    const char *values[] = {keys};
+    return database_send(database, "DELETE FROM triage.queue WHERE galaxy = ANY($1::bigint[])", 1, values, done,
+                         context);
 }
 
 int cycles_send_model_list(struct database *database, int limit, database_done *done, void *context)

@@ -38,8 +38,11 @@ int cycles_send_queue(struct database *database, const struct cycle_row *row, co
 /* Notes that the cycle's ranking is on the feed. */
 int cycles_send_published(struct database *database, uint64_t cycle, database_done *done, void *context);
 
-/* Takes one galaxy off the recorded queue. */
-int cycles_send_retract(struct database *database, uint64_t key);
+#define CYCLES_RETRACT_MAX 1024 /* entries that one statement takes off */
+
+/* Takes these galaxies, at most CYCLES_RETRACT_MAX, off the recorded queue. */
+int cycles_send_retract(struct database *database, const struct queue_entry *entries, size_t count, database_done *done,
+                        void *context);
 
 /* Columns number, parent, labels, holdout_nll, champion_nll, constant_nll, reason; newest first. */
 int cycles_send_model_list(struct database *database, int limit, database_done *done, void *context);

@@ -191,7 +191,7 @@ static int start_promote(struct daemon *daemon)
     FAULT(CHAMPION_WRITTEN);
     cycle->champion = cycle->model_number;
     train_judged(daemon, true);
-    daemon->publisher->model_changed(daemon->feed, cycle->champion, cycle->reason);
+    feed_note(daemon, daemon->publisher->model_changed(daemon->feed, cycle->champion, cycle->reason));
     cycles_send_champion(daemon->database, cycle->champion, cycle->reason);
     FAULT(CHAMPION_ANNOUNCED);
     prune(daemon);
@@ -200,15 +200,6 @@ static int start_promote(struct daemon *daemon)
 }
 
 /* --- rank --------------------------------------------------------------------------------------------------------- */
-
-/* Takes out what may not be offered any longer before the free places are counted. */
-static void expire_leases(struct daemon *daemon)
-{
-    int64_t now_ms = clock_unix_ms();
-    for (size_t i = daemon->queue.count; i-- > 0;)
-        if (daemon->queue.entries[i].leased_until_ms <= now_ms)
-            daemon_retract(daemon, daemon->queue.entries[i].key, "lease_expired");
-}
 
 static void on_ranked(void *context, int code, const json_t *answer)
 {
@@ -236,7 +227,7 @@ static int start_rank(struct daemon *daemon)
     struct select_request *request = &cycle->request;
     if (daemon->worker.state != WORKER_IDLE)
         return error_set(ERROR_UNAVAILABLE, "the worker is %s", worker_state_name(daemon->worker.state));
-    expire_leases(daemon);
+    daemon_retract_expired(daemon); /* before the free places are counted */
     queue_follow_pins(&daemon->queue, &daemon->pool, daemon->galaxies, (size_t)daemon->config.queue_size);
     FAULT(LEASES_EXPIRED);
     queue_count(&daemon->queue, &daemon->pool, request);

@@ -160,6 +160,8 @@ struct daemon {
     const struct publisher *publisher;
     struct publisher_state *feed;
     uint64_t feed_rejected; /* refused handshakes that were logged */
+    bool feed_failed;       /* since the last tick */
+    char feed_problem[256]; /* why the feed does not give what it should, "" if it does */
     struct control *control;
     struct queue queue;
     struct sync sync;
@@ -234,6 +236,9 @@ void daemon_retire(struct daemon *daemon, uint64_t key);
 /* Takes a galaxy off the queue at once, on the feed and in the database; nothing happens if it is not queued. */
 void daemon_retract(struct daemon *daemon, uint64_t key, const char *reason);
 
+/* The same for every galaxy whose lease is over. */
+void daemon_retract_expired(struct daemon *daemon);
+
 /* Changes a flag of one galaxy in the pool. */
 void daemon_set_flag(struct daemon *daemon, uint64_t key, int flag, bool on);
 
@@ -248,6 +253,10 @@ int daemon_http(void *context, const char *path, struct text *body, const char *
 
 /* Opens the feed's publisher. Whatever is wrong with its keys or endpoints is a matter of configuration (ERROR_STATE). */
 int feed_open(struct daemon *daemon);
+
+/* Takes in what the publisher returned: a failure is logged once and is a problem until a heartbeat succeeds and nothing else failed
+ * before it. */
+void feed_note(struct daemon *daemon, int code);
 
 /* Every second: heartbeat, and a line in the log if handshakes were refused. */
 void feed_tick(struct daemon *daemon);

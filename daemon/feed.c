@@ -43,11 +43,34 @@ int feed_open(struct daemon *daemon)
     return result ? error_prefix(result, "the feed (feed.publish, feed.snapshot, feed.security): ") : 0;
 }
 
+void feed_note(struct daemon *daemon, int code)
+{
+    if (code >= 0)
+        return;
+    daemon->feed_failed = true;
+    if (daemon->feed_problem[0]) /* the first failure says why */
+        return;
+    log_warning(EVENT_FEED_FAILED, "the feed does not reach its subscribers: %s", error_message());
+    snprintf(daemon->feed_problem, sizeof daemon->feed_problem, "%s", error_message());
+}
+
+static void beat(struct daemon *daemon)
+{
+    int code = daemon->publisher->heartbeat(daemon->feed);
+    feed_note(daemon, code);
+    if (code == 0)
+        daemon->feed_alive_ms = clock_ms();
+    if (daemon->feed_problem[0] && !daemon->feed_failed) {
+        log_info(EVENT_FEED_RESTORED, "the feed reaches its subscribers again");
+        daemon->feed_problem[0] = 0;
+    }
+    daemon->feed_failed = false;
+}
+
 void feed_tick(struct daemon *daemon)
 {
     struct publisher_counters counters;
-    if (daemon->publisher->heartbeat(daemon->feed) == 0)
-        daemon->feed_alive_ms = clock_ms();
+    beat(daemon);
     daemon->publisher->counters(daemon->feed, &counters);
     if (counters.rejected > daemon->feed_rejected)
         log_warning(EVENT_HANDSHAKE_REFUSED, "feed: %llu handshakes refused, the last one from %s",
@@ -69,6 +92,9 @@ void feed_problems(const struct daemon *daemon, json_t *problems)
 {
     static struct feed_subscriber list[FEED_SUBSCRIBERS_MAX];
     size_t count = daemon->publisher->subscribers(daemon->feed, list, FEED_SUBSCRIBERS_MAX);
+    if (daemon->feed_problem[0])
+        json_array_append_new(problems,
+                              json_sprintf("the feed does not reach its subscribers: %s", daemon->feed_problem));
     for (size_t i = 0; i < count; i++)
         if (list[i].role == FEED_CONNECTOR && list[i].heard_ms > SILENCE_MS)
             json_array_append_new(problems,

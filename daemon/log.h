@@ -23,6 +23,8 @@
     X(EMBEDDED, "embedded", "every galaxy has an embedding")                                                           \
     X(EMBEDDING_FAILED, "embedding-failed", "embedding is tried again")                                                \
     X(FALLBACK, "fallback", "the CPU computes although a GPU is configured")                                           \
+    X(FEED_FAILED, "feed-failed", "the feed's sockets or its record fail")                                             \
+    X(FEED_RESTORED, "feed-restored", "they work again")                                                               \
     X(FIT_FAILED, "fit-failed", "a fit ended in an error")                                                             \
     X(FIT_IMPOSSIBLE, "fit-impossible", "nothing to fit on yet")                                                       \
     X(FIT_SAMPLED, "fit-sampled", "more labels than a fit takes")                                                      \

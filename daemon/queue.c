@@ -50,6 +50,25 @@ int queue_remove(struct queue *queue, struct pool *pool, uint64_t key)
     return 1;
 }
 
+size_t queue_take_expired(struct queue *queue, struct pool *pool, int64_t unix_ms, struct queue_entry *taken,
+                          size_t limit)
+{
+    size_t kept = 0, count = 0;
+    for (size_t i = 0; i < queue->count; i++) {
+        struct queue_entry *entry = &queue->entries[i];
+        if (entry->leased_until_ms <= unix_ms && count < limit) {
+            pool_state(pool, entry->key - 1)->flags &= (uint8_t)~POOL_QUEUED;
+            taken[count++] = *entry;
+            continue;
+        }
+        queue->entries[kept] = *entry;
+        queue->entries[kept].rank = (uint32_t)kept + 1;
+        kept++;
+    }
+    queue->count = kept;
+    return count;
+}
+
 static size_t pins_waiting(const struct pool *pool, uint64_t galaxies)
 {
     const int out = POOL_QUEUED | POOL_RETIRED | POOL_EXCLUDED | POOL_BAD;

@@ -30,6 +30,10 @@ int queue_add(struct queue *queue, const struct queue_entry *entry);
 /* Takes the entry out and clears the pool's POOL_QUEUED flag. Returns 1 if it was there. */
 int queue_remove(struct queue *queue, struct pool *pool, uint64_t key);
 
+/* Takes out those whose lease has ended at this time, at most `limit` of them, copied to `taken`, in rank order. Returns how many. */
+size_t queue_take_expired(struct queue *queue, struct pool *pool, int64_t unix_ms, struct queue_entry *taken,
+                          size_t limit);
+
 /*
  * Makes the queue follow the pins before free places are counted: an entry pinned meanwhile changes to that stream where it is,
  * one whose pin was taken away goes, and of the rest so many of the lowest go, active ones first, that every pinned galaxy that

@@ -58,17 +58,47 @@ void daemon_note_damage(struct daemon *daemon, const json_t *answer)
     embed_again(daemon);
 }
 
+static void on_retracted(void *context, int code, const struct database_result *result)
+{
+    (void)context;
+    (void)result;
+    if (code && code != ERROR_CANCELLED) /* not at the end of the run */
+        log_warning(EVENT_QUEUE_NOT_RECORDED, "galaxies taken back stay in the database until the next ranking: %s",
+                    error_message());
+}
+
+/* What is off the queue goes off the feed and out of the database, in portions that both take at once. */
+static void take_back(struct daemon *daemon, const struct queue_entry *entries, size_t count, const char *reason)
+{
+    static struct retraction list[CYCLES_RETRACT_MAX];
+    for (size_t i = 0; i < count; i++) {
+        list[i].reason = reason;
+        memcpy(list[i].id_str, entries[i].id_str, sizeof list[i].id_str);
+    }
+    feed_note(daemon, daemon->publisher->retract(daemon->feed, list, count));
+    FAULT(GALAXY_RETRACTED);
+    int code = cycles_send_retract(daemon->database, entries, count, on_retracted, daemon);
+    if (code)
+        on_retracted(daemon, code, NULL);
+}
+
 void daemon_retract(struct daemon *daemon, uint64_t key, const char *reason)
 {
-    const struct queue_entry *entry = queue_find(&daemon->queue, key);
-    if (!entry)
+    const struct queue_entry *found = queue_find(&daemon->queue, key);
+    if (!found)
         return;
-    struct retraction retraction = {.reason = reason};
-    snprintf(retraction.id_str, sizeof retraction.id_str, "%s", entry->id_str);
+    struct queue_entry entry = *found;
     queue_remove(&daemon->queue, &daemon->pool, key);
-    daemon->publisher->retract(daemon->feed, &retraction, 1);
-    FAULT(GALAXY_RETRACTED);
-    cycles_send_retract(daemon->database, key);
+    take_back(daemon, &entry, 1, reason);
+}
+
+void daemon_retract_expired(struct daemon *daemon)
+{
+    static struct queue_entry taken[CYCLES_RETRACT_MAX];
+    int64_t now_ms = clock_unix_ms();
+    size_t count;
+    while ((count = queue_take_expired(&daemon->queue, &daemon->pool, now_ms, taken, CYCLES_RETRACT_MAX)) > 0)
+        take_back(daemon, taken, count, "lease_expired");
 }
 
 /* --- start ------------------------------------------------------------------------------------------------ */
@@ -178,8 +208,8 @@ static void republish(struct daemon *daemon)
         else
             daemon_set_flag(daemon, key, POOL_QUEUED, true);
     }
-    daemon->publisher->publish(daemon->feed, daemon->cycle.number, daemon->cycle.champion, daemon->queue.entries,
-                               daemon->queue.count);
+    feed_note(daemon, daemon->publisher->publish(daemon->feed, daemon->cycle.number, daemon->cycle.champion,
+                                                 daemon->queue.entries, daemon->queue.count));
     daemon->ingest.waiting = daemon->ingest.applied > 0; /* votes may have come after the last ranking */
     daemon->ingest.waiting_since_ms = clock_ms();
 }
@@ -285,7 +315,7 @@ static void step_all(struct daemon *daemon)
     sync_step(daemon);
     become_ready(daemon);
     if (daemon->ready) { /* before that the feed would show an empty queue */
-        daemon->publisher->serve(daemon->feed);
+        feed_note(daemon, daemon->publisher->serve(daemon->feed));
         ingest_step(daemon);
         cycle_step(daemon);
         embed_step(daemon);

@@ -179,7 +179,7 @@ int watch_champion(struct daemon *daemon)
         embed_again(daemon);
     }
     daemon->cycle.wanted = true; /* votes that the damaged one learnt from are learnt again */
-    daemon->publisher->model_changed(daemon->feed, serving, "the champion before is damaged");
+    feed_note(daemon, daemon->publisher->model_changed(daemon->feed, serving, "the champion before is damaged"));
     cycles_send_champion(daemon->database, serving, words);
     return 0;
 }

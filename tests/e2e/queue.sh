@@ -24,6 +24,8 @@ moved_on() { # every lease is a later one, and galaxies without one have come in
         "$folder/queue.json" >/dev/null && ! diff -q "$folder/first" <(jq -r '.entries[].id' "$folder/queue.json" | sort) >/dev/null
 }
 wait_until 30 moved_on
+# what goes at once is told at once: a retraction, the new galaxies and the end of the ranking are a message each
+status_is a '.cycle.number >= 2 and .feed.messages <= 4 * .cycle.number' || fail "too many messages: $(ctl a --json status | jq -c '[.cycle.number, .feed.messages]')"
 [ "$(sql a "SELECT count(*) FROM triage.cycle WHERE model > 0")" = 0 ] || fail "a model was trained without votes"
 stop a
 
