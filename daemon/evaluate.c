@@ -40,6 +40,19 @@ static size_t list_test_galaxies(const struct evaluation *evaluation, uint64_t *
     return count;
 }
 
+/* Which test galaxies are embedded depends on the trunk; without a champion it is the first one. */
+static int use_trunk_of_champion(struct evaluation *evaluation)
+{
+    uint32_t champion, trunk;
+    int result = models_champion(evaluation->config, &champion);
+    if (!result && champion) {
+        result = models_trunk_of(evaluation->config, &evaluation->schema, champion, &trunk);
+        if (!result)
+            pool_use_trunk(&evaluation->pool, trunk);
+    }
+    return result;
+}
+
 static int read_oracle(struct evaluation *evaluation, const char *path)
 {
     struct catalogue *catalogue;
@@ -231,6 +244,8 @@ int run_evaluate(const struct config *config, const char *oracle, const char *ou
         result = setup_pool(config, &evaluation.schema, POOL_READ, &evaluation.pool);
     if (!result)
         result = backend_cpu.open((int)config->threads, 1, &evaluation.context);
+    if (!result)
+        result = use_trunk_of_champion(&evaluation);
     if (!result)
         result = read_oracle(&evaluation, oracle);
     if (!result)

@@ -255,9 +255,8 @@ static int fit_factors(struct worker *worker, const struct labels *labels, struc
                                     .output = alpha};
     int result = worker->backend->head_score(worker->context, &request, worker_tick, worker);
     return result ? result
-                  : scaling_fit(&worker->schema, alpha, passes, pool_tally(&worker->pool, 0),
-                                pool_tally_stride_bytes(&worker->pool), labels->row[SPLIT_VALIDATION], rows,
-                                heads->factor);
+                  : scaling_fit(&worker->schema, alpha, passes, labels->votes, labels->answers * sizeof *labels->votes,
+                                labels->row[SPLIT_VALIDATION], rows, heads->factor);
 }
 
 struct measures {
