@@ -131,7 +131,11 @@ static void on_page(void *context, int code, const struct database_result *resul
     struct daemon *daemon = context;
     struct embed *embed = &daemon->embed;
     embed->in_flight = false;
-    int rows = code ? 0 : database_rows(result);
+    if (code) {
+        failed(daemon, "a page of galaxies was not read");
+        return;
+    }
+    int rows = database_rows(result);
     if (!rows) {
         embed->retry_at_ms = clock_ms() + RETRY_MS;
         return;
@@ -146,6 +150,8 @@ static void on_page(void *context, int code, const struct database_result *resul
                             json_pack("{s:o,s:I}", "galaxies", galaxies, "trunk", (json_int_t)daemon->pool.trunk),
                             on_embedded, daemon);
     embed->in_flight = code == 0;
+    if (code)
+        failed(daemon, "images were not sent to the worker");
     FAULT(EMBED_SENT);
 }
 

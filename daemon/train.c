@@ -132,6 +132,12 @@ static void give_up(struct daemon *daemon, const char *why)
     train->share = 0;
 }
 
+static bool has_checkpoint(const struct daemon *daemon)
+{
+    char path[FILE_PATH_BYTES];
+    return !models_checkpoint_path(&daemon->config, daemon->train.trunk, path, sizeof path) && file_exists(path);
+}
+
 static void on_trained(void *context, int code, const json_t *answer)
 {
     struct daemon *daemon = context;
@@ -141,7 +147,8 @@ static void on_trained(void *context, int code, const json_t *answer)
         models_delete_trunk(&daemon->config, train->trunk);
         return;
     }
-    if (code == ERROR_UNAVAILABLE || code == ERROR_CANCELLED || code == ERROR_SYSTEM) { /* a full disk is emptied */
+    if (code == ERROR_UNAVAILABLE || code == ERROR_CANCELLED || code == ERROR_SYSTEM || /* a full disk is emptied */
+        (code == ERROR_LIMIT && has_checkpoint(daemon))) { /* its memory was there before, and will be again */
         failed(daemon, "training the trunk");
         return;
     }
