@@ -457,7 +457,7 @@ static bool use_trunk_of(struct daemon *daemon, uint32_t model)
 
 static void verb_rollback(struct daemon *daemon, control_client client, const json_t *request)
 {
-    uint32_t target = rollback_target(daemon, request);
+    uint32_t target = rollback_target(daemon, request), trunk = daemon->pool.trunk;
     if (!target) {
         control_refuse(daemon->control, client, PROTO_EXIT_NOT_FOUND,
                        "no such stored model: see 'triagectl models'; only the last %lld are kept",
@@ -469,13 +469,16 @@ static void verb_rollback(struct daemon *daemon, control_client client, const js
         return;
     }
     if (!use_trunk_of(daemon, target) || models_promote(&daemon->config, target)) {
+        pool_use_trunk(&daemon->pool, trunk);
         verbs_refuse(daemon, client);
         return;
     }
     daemon->cycle.champion = target;
     daemon->cycle.rank_only = true;
     daemon->cycle.wanted = true;
-    daemon->publisher->model_changed(daemon->feed, target, "rollback by an operator");
+    if (daemon->pool.trunk != trunk)
+        embed_again(daemon); /* galaxies it has not seen yet follow */
+    feed_note(daemon, daemon->publisher->model_changed(daemon->feed, target, "rollback by an operator"));
     cycles_send_champion(daemon->database, target, "rollback by an operator");
     control_done(daemon->control, client, "model %u is the champion; a new ranking follows", target);
 }
