@@ -48,10 +48,11 @@ int models_trunk_of(const struct config *config, const struct schema *schema, ui
     if (!result)
         result = model_load(path, schema, &model);
     if (!result && strcmp(model.architecture, config->trunk_network) != 0)
-        result = error_set(ERROR_STATE,
-                           "%s was fitted to embeddings of the network %s, trunk.network is %s: set it back, or stop the "
-                           "service and move pool and models of the state folder away, both are made again",
-                           path, model.architecture, config->trunk_network);
+        result =
+            error_set(ERROR_STATE,
+                      "%s was fitted to embeddings of the network %s, trunk.network is %s: set it back, or stop the "
+                      "service and move pool and models of the state folder away, both are made again",
+                      path, model.architecture, config->trunk_network);
     if (!result)
         *ret_trunk = model.trunk_version;
     model_free(&model);
