@@ -287,6 +287,62 @@ static void a_plan_in_bfloat16(void **state)
     assert_clean();
 }
 
+/* --- another net ---------------------------------------------------------------------------------------------------------------- */
+
+enum { PLAIN_IMAGES = 5, PLAIN_SIDE = 16, PLAIN_OUTPUTS = 10 };
+
+/* Outputs in float and bfloat16, and the gradients of both parameters and images. */
+struct plain {
+    float outputs[2][PLAIN_IMAGES * PLAIN_OUTPUTS], images[PLAIN_IMAGES * PLAIN_SIDE * PLAIN_SIDE], *gradients;
+};
+
+static void run_plain(const struct backend *backend, int precisions, struct plain *plain)
+{
+    struct backend_context *context = NULL;
+    struct training *training = NULL;
+    struct plan *plan = NULL;
+    struct train_pass pass = {.seed = SEED, .step = 1, .live_norm = 1};
+    struct net of;
+    float slopes[PLAIN_IMAGES * PLAIN_OUTPUTS], trained[PLAIN_IMAGES * PLAIN_OUTPUTS];
+    plain_net(&of, 1, PLAIN_SIDE, PADDING_SAME);
+    assert_int_equal(output_floats(&of), PLAIN_OUTPUTS);
+    float *values = random_parameters(&of), *input = random_images(&of, PLAIN_IMAGES, 1);
+    for (size_t i = 0; i < PLAIN_IMAGES * PLAIN_OUTPUTS; i++)
+        slopes[i] = uniform(3, i) - 0.5f;
+    plain->gradients = calloc(net_parameter_count(&of), sizeof(float));
+    assert_int_equal(backend->open(2, 1, &context), 0);
+    for (int i = 0; i < precisions; i++) {
+        assert_int_equal(backend->compile(context, &of, values, i ? PRECISION_BF16 : PRECISION_FP32, &plan), 0);
+        assert_int_equal(backend->forward(plan, input, PLAIN_IMAGES, plain->outputs[i]), 0);
+        backend->free_plan(plan);
+    }
+    assert_int_equal(backend->open_training(context, &of, PLAIN_IMAGES, &training), 0);
+    assert_int_equal(backend->train_forward(training, values, input, PLAIN_IMAGES, &pass, trained), 0);
+    assert_int_equal(backend->train_backward(training, values, slopes, 0, plain->gradients, plain->images), 0);
+    backend->close_training(training);
+    backend->close(context);
+    free(values);
+    free(input);
+}
+
+/* The kernels that EfficientNet has no use for: max pooling, and those that take one channel at a time, for 9 and 10 of them. */
+static void a_net_with_max_pooling_and_odd_channels(void **state)
+{
+    static struct plain have, want;
+    struct net of;
+    (void)state;
+    plain_net(&of, 1, PLAIN_SIDE, PADDING_SAME);
+    run_plain(BACKEND_UNDER_TEST, 2, &have);
+    run_plain(&backend_cpu, 1, &want);
+    assert_close(have.outputs[0], want.outputs[0], PLAIN_IMAGES * PLAIN_OUTPUTS, 1e-5, "outputs");
+    assert_close(have.outputs[1], want.outputs[0], PLAIN_IMAGES * PLAIN_OUTPUTS, 0.05, "outputs in bfloat16");
+    assert_close(have.gradients, want.gradients, net_parameter_count(&of), 1e-4, "gradients");
+    assert_close(have.images, want.images, PLAIN_IMAGES * PLAIN_SIDE * PLAIN_SIDE, 1e-4, "gradients of the images");
+    free(have.gradients);
+    free(want.gradients);
+    assert_clean();
+}
+
 /* --- training ------------------------------------------------------------------------------------------------------------------- */
 
 struct step {
@@ -446,11 +502,12 @@ static void a_refused_allocation_is_told_once(void **state)
 
 int main(void)
 {
-    /* The first three are what kernels do; the rest is the same kernels again. */
+    /* The first four are what kernels do; the rest is the same kernels again. */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_cycle_agrees_with_the_processor),
         cmocka_unit_test(a_step_of_training),
         cmocka_unit_test(a_plan_in_bfloat16),
+        cmocka_unit_test(a_net_with_max_pooling_and_odd_channels),
 #ifndef TEST_TRACED
         cmocka_unit_test(the_same_bits_in_every_order),
 #endif
