@@ -104,6 +104,11 @@ static int open_fit(struct finetune *finetune)
     return 0;
 }
 
+static void tell_need(const char *text)
+{
+    fprintf(stderr, "%s\n", text);
+}
+
 static int open_finetune(struct finetune *finetune)
 {
     const struct finetune_options *options = finetune->options;
@@ -126,6 +131,8 @@ static int open_finetune(struct finetune *finetune)
         result = training_set_open(finetune->config, &finetune->schema, &source, &finetune->set);
     if (!result)
         result = backend_choose(finetune->config, &finetune->compute);
+    if (!result && finetune->compute.backend->tell)
+        finetune->compute.backend->tell(finetune->compute.context, tell_need);
     return result ? result : open_fit(finetune);
 }
 

@@ -71,6 +71,7 @@ lose_emulated_training() {
     STANDIN_FAIL_AFTER=300 timeout -s KILL 300 "$build/triaged" finetune "$folder/survey/truth.csv" --config "$folder/a.conf" --out "$folder/training" \
         --set training.batch=8 --set training.epochs_max=1 >/dev/null 2>"$folder/training.err" || code=$?
     [ "$code" = 69 ] && grep -q 'device is lost' "$folder/training.err" || fail "a training that lost its device ended with $code: $(tail -3 "$folder/training.err")"
+    grep -q '^device 0: training .* on 8 images at a time takes .* MiB, of .* free' "$folder/training.err" || fail "what a training takes is not told: $(cat "$folder/training.err")"
 }
 
 # Several devices, one of which is another's: what `triaged gpu` says of each. Devices without code for them are not usable.
