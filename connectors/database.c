@@ -200,13 +200,13 @@ static int finish_connecting(PGconn *connection, const atomic_bool *unwanted)
     while (connection && PQstatus(connection) != CONNECTION_BAD && status != PGRES_POLLING_OK) {
         if (unwanted && atomic_load(unwanted))
             return error_set(ERROR_CANCELLED, "the connection is not wanted any more");
+        if (clock_patience_ms() > deadline_ms)
+            return error_set(ERROR_UNAVAILABLE, "cannot connect: no answer within %d s", CONNECT_TIMEOUT_MS / 1000);
         int ready = wait_a_moment(connection, status == PGRES_POLLING_READING ? POLLIN : POLLOUT);
         if (ready < 0)
             return ready;
         if (ready)
             status = PQconnectPoll(connection);
-        else if (clock_patience_ms() > deadline_ms)
-            return error_set(ERROR_UNAVAILABLE, "cannot connect: no answer within %d s", CONNECT_TIMEOUT_MS / 1000);
     }
     return status == PGRES_POLLING_OK
                ? 0

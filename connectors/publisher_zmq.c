@@ -31,8 +31,9 @@ struct publisher_state {
     struct feed_log *log;
     char publish_endpoint[ENDPOINT_BYTES], snapshot_endpoint[ENDPOINT_BYTES], keys_folder[4096];
     size_t queue_limit;
-    struct gate *gate; /* NULL without keys */
-    struct feed_keys keys;
+    struct gate *gate;     /* NULL without keys */
+    struct feed_keys keys; /* as of the start or the last reload */
+    bool has_keys;
     bool is_barred[FEED_KEYS_MAX];   /* each key, until the list is read again */
     struct gate_counters before;     /* of gates that are closed */
     struct socket *topic, *requests; /* NULL while they cannot be opened again */
@@ -119,8 +120,10 @@ static int watch(struct publisher_state *state)
 static int open_gate(struct publisher_state *state, struct socket_curve *server)
 {
     int result = feed_keys_server(state->keys_folder, server);
-    if (!result)
+    if (!result && !state->has_keys) {
         result = feed_keys_read(state->keys_folder, &state->keys);
+        state->has_keys = !result;
+    }
     return result ? result : gate_open(judge, state, &state->gate);
 }
 

@@ -144,16 +144,13 @@ static int take_events(struct gate *gate, struct socket *monitor)
 int gate_step(struct gate *gate)
 {
     struct socket_frame frames[SOCKET_FRAMES_MAX];
-    int count, result = 0, more = 0;
-    for (int i = 0; i < ANSWERS_PER_STEP; i++) {
-        result = socket_receive(gate->zap, frames, &count);
-        if (result != 1)
-            break;
-        result = answer(gate, frames, count);
+    int count, result = 0, more = 1;
+    for (int i = 0; i < ANSWERS_PER_STEP && more == 1; i++) {
+        more = socket_receive(gate->zap, frames, &count);
+        result = more == 1 ? answer(gate, frames, count) : 0;
         if (result < 0)
             return result;
     }
-    more |= result;
     for (int i = 0; i < GATE_SOCKETS_MAX && more >= 0; i++) {
         result = take_events(gate, gate->monitor[i]);
         more = result < 0 ? result : more | result;

@@ -21,7 +21,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -312,6 +314,41 @@ static void names_are_resolved_beside_the_loop(void **state)
     assert_int_equal(write(name_server[1], "x", 1), 1); /* the thread that was let go ends by itself */
 }
 
+/* Announces 1000 bytes and sends them one by one, as long as somebody listens. */
+static void trickle(int listener)
+{
+    static const char announced[] = {'R', 0, 0, 3, (char)0xe8, 0, 0, 0, 0};
+    char request[1000];
+    int client = accept(listener, NULL, NULL);
+    struct pollfd gone = {.fd = client, .events = POLLIN};
+    if (read(client, request, sizeof request) > 0 && write(client, announced, sizeof announced) > 0)
+        while (poll(&gone, 1, 20) == 0 && write(client, "x", 1) == 1)
+            ;
+    _exit(0);
+}
+
+/* A server that always has something to say, but never lets anybody in. */
+static void connecting_has_an_end(void **state)
+{
+    struct test_database *test = *state;
+    struct database *database;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    char url[200];
+    int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    snprintf(address.sun_path, sizeof address.sun_path, "%.60s/.s.PGSQL.5432", test->folder);
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0)
+        trickle(listener);
+    snprintf(url, sizeof url, "host=%s dbname=triage", test->folder);
+    assert_int_equal(database_open(url, &database), ERROR_UNAVAILABLE);
+    assert_string_equal(error_message(), "cannot connect: no answer within 4 s");
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    close(listener);
+}
+
 struct outcome {
     int calls, code;
     int64_t value;
@@ -510,6 +547,7 @@ int main(void)
         cmocka_unit_test(another_decision_tree_is_refused_with_both_hashes),
         cmocka_unit_test(an_import_is_all_or_nothing),
         cmocka_unit_test(names_are_resolved_beside_the_loop),
+        cmocka_unit_test(connecting_has_an_end),
         cmocka_unit_test(a_statement_does_not_wait_for_the_next_turn),
         cmocka_unit_test(statements_are_answered_in_order_and_once),
         cmocka_unit_test(a_lost_connection_is_told_and_mended),

@@ -8,6 +8,7 @@
 #include "connectors/feed_keys.h"
 #include "connectors/feed_log.h"
 #include "connectors/publisher.h"
+#include "connectors/zmq_gate.h"
 #include "tests/support/feed_queues.h"
 
 #include <poll.h>
@@ -448,6 +449,13 @@ static void test_a_key_that_floods(void **state)
     open_secured();
     publish_drawn(feed, 1, &draws, 100, &queue);
     follow_to_the_end(good);
+    /* the list changes, which is nobody's business before a reload */
+    static struct feed_keys keys;
+    assert_int_equal(feed_keys_read(keys_folder, &keys), 0);
+    struct feed_key first = keys.key[0];
+    keys.key[0] = keys.key[1];
+    keys.key[1] = first;
+    assert_int_equal(feed_keys_write(keys_folder, &keys), 0);
     assert_int_equal(feed_keys_read_client(path_of("bad"), &key), 0);
     void *context = zmq_ctx_new(), *flood = zmq_socket(context, ZMQ_SUB);
     assert_int_equal(zmq_setsockopt(flood, ZMQ_CURVE_SERVERKEY, key.server_key, SOCKET_KEY_BYTES), 0);
@@ -476,6 +484,52 @@ static void test_a_key_that_floods(void **state)
     publisher_zmq.close(feed);
     unlink(path_of("good"));
     unlink(path_of("bad"));
+}
+
+static int let_in(void *context, const char *public_key, char name[GATE_NAME_BYTES])
+{
+    (void)context;
+    (void)public_key;
+    snprintf(name, GATE_NAME_BYTES, "somebody");
+    return 0;
+}
+
+/* More handshakes than one step answers: whoever waits for its descriptors is told to come back. */
+static void test_a_gate_says_that_more_wait(void **state)
+{
+    (void)state;
+    static const char key[32] = "any bytes are a public key here";
+    struct gate *gate;
+    struct gate_counters counters;
+    struct socket *asker;
+    assert_int_equal(gate_open(let_in, NULL, &gate), 0);
+    struct socket_options options = {.kind = SOCKET_DEALER,
+                                     .endpoint = "inproc://zeromq.zap.01",
+                                     .send_limit = 100,
+                                     .receive_limit = 100,
+                                     .message_limit = 1024,
+                                     .context = gate_context(gate)};
+    struct socket_frame question[] = {
+        {"",         0         },
+        {"1.0",      3         },
+        {"7",        1         },
+        {"",         0         },
+        {"10.0.0.1", 8         },
+        {"",         0         },
+        {"CURVE",    5         },
+        {key,        sizeof key}
+    };
+    assert_int_equal(socket_open(&options, &asker), 0);
+    for (int i = 0; i < 70; i++)
+        assert_int_equal(socket_send(asker, question, 8), 0);
+    assert_int_equal(gate_step(gate), 1);
+    gate_counters(gate, &counters);
+    assert_int_equal(counters.accepted, 64);
+    assert_int_equal(gate_step(gate), 0);
+    gate_counters(gate, &counters);
+    assert_int_equal(counters.accepted, 70);
+    socket_drop(asker);
+    gate_close(gate);
 }
 
 /* A key is revoked, but the sockets cannot be opened again: it is said that the new list counts and nobody is served, and
@@ -596,6 +650,7 @@ int main(void)
         cmocka_unit_test(test_who_gets_in),
         cmocka_unit_test(test_a_revoked_key),
         cmocka_unit_test(test_a_key_that_floods),
+        cmocka_unit_test(test_a_gate_says_that_more_wait),
         cmocka_unit_test(test_a_feed_that_does_not_open_again),
         cmocka_unit_test(test_peers_that_leave_in_the_middle),
         cmocka_unit_test(test_half_secured_is_refused),
