@@ -44,12 +44,6 @@ struct selector {
 };
 
 static const char *const stream_names[] = {"active", "random", "pinned"};
-static const char *const outcome_names[] = {"left", "taken", "held", "duplicate", "cluster"};
-
-const char *outcome_name(enum outcome outcome)
-{
-    return outcome_names[outcome];
-}
 
 const char *stream_name(enum stream stream)
 {

@@ -66,9 +66,6 @@ struct select_request {
 
 enum outcome { OUTCOME_LEFT, OUTCOME_TAKEN, OUTCOME_HELD, OUTCOME_DUPLICATE, OUTCOME_CLUSTER };
 
-/* "left", "taken", "held", "duplicate", "cluster". */
-const char *outcome_name(enum outcome outcome);
-
 struct candidate {
     uint64_t key;
     enum stream stream;

@@ -62,9 +62,11 @@ int msgpack_has(const struct msgpack_value *map, const char *key);
 
 /*
  * The value of a key: 0, or ERROR_INPUT naming the key when `map` is no map, the key is missing, or its value
- * has the wrong type or range. Outputs are untouched on error. uint    integers 0 .. 2^64-1         int
- * integers of 64 bits with sign double  finite numbers, integers too  string  copied with a terminator; no
- * zero bytes, length < size
+ * has the wrong type or range. Outputs are untouched on error.
+ *   uint    integers 0 .. 2^64-1
+ *   int     integers of 64 bits with sign
+ *   double  finite numbers, integers too
+ *   string  copied with a terminator; no zero bytes, length < size
  */
 int msgpack_get_uint(const struct msgpack_value *map, const char *key, uint64_t *ret_value);
 int msgpack_get_int(const struct msgpack_value *map, const char *key, int64_t *ret_value);

@@ -1,6 +1,7 @@
 /* See csv.h. */
 #include "connectors/csv.h"
 #include "base/error.h"
+#include "base/text.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -153,4 +154,16 @@ void csv_close(struct csv *csv)
         fclose(csv->file);
     free(csv->text);
     *csv = (struct csv){0};
+}
+
+void csv_append_field(struct text *record, const char *field)
+{
+    if (!strpbrk(field, ",\"\r\n")) {
+        text_append(record, "%s", field);
+        return;
+    }
+    text_append(record, "\"");
+    for (; *field; field++)
+        text_append(record, "%s%c", *field == '"' ? "\"" : "", *field);
+    text_append(record, "\"");
 }

@@ -1,6 +1,6 @@
 /*
  * Records of a CSV file (RFC 4180): quoted fields with doubled quotes and newlines, CRLF, a UTF-8 byte order mark. One
- * record at a time, so a file may be larger than memory. Not for what the columns mean.
+ * record at a time, so a file may be larger than memory; and fields of records that are written. Not for what the columns mean.
  */
 #ifndef TRIAGE_CONNECTORS_CSV_H
 #define TRIAGE_CONNECTORS_CSV_H
@@ -35,6 +35,10 @@ int csv_next(struct csv *csv);
 
 /* Goes on behind `offset`, which was the end of a record, on line `line`. */
 int csv_seek(struct csv *csv, int64_t offset, long line);
+
+/* Appends a field to a record that is being written, in quotes where it needs them. */
+struct text;
+void csv_append_field(struct text *record, const char *field);
 
 /* Puts "file:line: " of the record at hand in front of the message. */
 int csv_complain(const struct csv *csv, int code);

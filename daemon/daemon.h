@@ -276,7 +276,4 @@ void verbs_handle(void *context, control_client client, const char *verb, const 
 /* Reads the configuration again and applies what can be. Returns 0 with a text for the asker, or a negative code. */
 int daemon_reload(struct daemon *daemon, char *text, int size);
 
-/* A statement whose outcome nobody waits for: logged if it fails. */
-void daemon_send_and_forget(struct daemon *daemon, const char *sql, int count, const char *const *values);
-
 #endif

@@ -3,24 +3,13 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/text.h"
+#include "connectors/csv.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #define TEXT_BYTES_MAX ((size_t)4 << 30)
 #define ROWS_AT_ONCE   4096
-
-static void append_field(struct text *text, const char *field)
-{
-    if (!strpbrk(field, ",\"\r\n")) {
-        text_append(text, "%s", field);
-        return;
-    }
-    text_append(text, "\"");
-    for (; *field; field++)
-        text_append(text, "%s%c", *field == '"' ? "\"" : "", *field);
-    text_append(text, "\"");
-}
 
 static int append_part(struct text *text, const struct trunk_fit *fit, const struct training_set *set, int views,
                        const char *part, const uint64_t *row, size_t count)
@@ -32,7 +21,7 @@ static int append_part(struct text *text, const struct trunk_fit *fit, const str
         size_t here = count - first < ROWS_AT_ONCE ? count - first : ROWS_AT_ONCE;
         result = trunk_fit_predict(fit, trunk_fit_best(fit), row + first, here, views, prediction);
         for (size_t i = 0; i < here && !result; i++) {
-            append_field(text, set->id_str[row[first + i]]);
+            csv_append_field(text, set->id_str[row[first + i]]);
             text_append(text, ",%s", part);
             for (size_t k = 0; k < outputs; k++)
                 text_append(text, ",%.6g", (double)prediction[i * outputs + k]);
@@ -60,7 +49,7 @@ int predictions_write(const struct trunk_fit *fit, const struct training_set *se
     text_append(&text, "id_str,part");
     for (int i = 0; i < set->target.outputs; i++) {
         text_append(&text, ",");
-        append_field(&text, set->output[i]);
+        csv_append_field(&text, set->output[i]);
     }
     text_append(&text, "\n");
     for (size_t i = 0; i < sizeof parts / sizeof *parts && !result; i++)

@@ -124,7 +124,8 @@ static int take_galaxy(struct daemon *daemon, const struct database_result *resu
                   (true_value(result, row, 5) ? POOL_PINNED : 0) | (true_value(result, row, 6) ? POOL_BAD : 0) |
                   (true_value(result, row, 7) ? POOL_RETIRED : 0));
     state->split = (uint8_t)unsigned_value(result, row, 3);
-    state->root_votes = (uint16_t)unsigned_value(result, row, 8);
+    uint64_t root_votes = unsigned_value(result, row, 8);
+    state->root_votes = root_votes < UINT16_MAX ? (uint16_t)root_votes : UINT16_MAX;
     place_on_sky(real_value(result, row, 9), real_value(result, row, 10), pool_position(&daemon->pool, key - 1)->unit);
     daemon->sync.after_key = key;
     return 0;

@@ -6,6 +6,7 @@
 #include "base/hash.h"
 #include "base/text.h"
 #include "connectors/catalogue.h"
+#include "connectors/csv.h"
 #include "connectors/image.h"
 
 #include <math.h>
@@ -340,9 +341,10 @@ static int list_bad(struct reading *reading)
     text_append(&list, "id_str,reason\n");
     for (size_t i = 0; i < reading->set->rows; i++)
         if (reading->is_bad[i]) {
-            for (char *at = reading->reason[i]; *at; at++)
-                *at = *at == '"' ? '\'' : *at;
-            text_append(&list, "%s,\"%s\"\n", reading->set->id_str[i], reading->reason[i]);
+            csv_append_field(&list, reading->set->id_str[i]);
+            text_append(&list, ",");
+            csv_append_field(&list, reading->reason[i]);
+            text_append(&list, "\n");
             reading->set->bad++;
         }
     int result = text_error(&list);

@@ -7,8 +7,9 @@
  * A question has two relations to answers of other questions:
  *   parent       Zoobot's depends_on: the one answer, of an earlier question, whose probability gates the
  *                question in the model's arithmetic (-1 for a root). Zoobot's quirks are kept, so that
- * numbers compare. asked_after  the answers after any of which volunteers really saw the question (empty =
- * asked at the start), of any other question, without cycles. Used by the simulator and for walking valid
+ *                numbers compare.
+ *   asked_after  the answers after any of which volunteers really saw the question (empty = asked at the
+ *                start), of any other question, without cycles. Used by the simulator and for walking valid
  *                trees.
  *
  * File format (etc/schemas/NAME.ini):

@@ -59,7 +59,6 @@ static const struct proto_verb *find_verb(const char *word)
     return found;
 }
 
-/* The arguments behind the verb, by the words of its row in the table. */
 static int is_train_word(const char *word)
 {
     static const char *const known[] = {"now", "trunk", "status", "stop", "discard"};
@@ -74,6 +73,7 @@ static int is_votes_word(const char *word)
     return strcmp(word, "stats") == 0 || strcmp(word, "quarantine") == 0;
 }
 
+/* The arguments behind the verb, by the words of its row in the table. */
 static int parse_arguments(struct invocation *call, int count, char **words)
 {
     const char *wanted = call->verb->arguments;

@@ -5,6 +5,7 @@
 #include "daemon/training_set.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "connectors/csv.h"
 #include "connectors/png_write.h"
 #include "tests/support/small_schema.h"
 
@@ -32,9 +33,10 @@ static void write_file(const char *path, const void *bytes, size_t length)
  * not count for the weights, and one galaxy that nobody has labelled. */
 static int set_up(void **state)
 {
-    static const char train[] = "id_str,file_loc,kind\n"
-                                "a,g.png,round\nb,g.png,round\nc,g.png,round\nd,g.png,ring\ne,g.png,round\n"
-                                "f,g.png,round\ng,g.png,round\nh,g.png,round\ni,g.png,\nj,nowhere.png,ring\n",
+    static const char train[] =
+        "id_str,file_loc,kind\n"
+        "a,g.png,round\nb,g.png,round\nc,g.png,round\nd,g.png,ring\ne,g.png,round\n"
+        "f,g.png,round\ng,g.png,round\nh,g.png,round\ni,g.png,\n\"j, \"\"1\"\"\",nowhere.png,ring\n",
                       test[] = "id_str,file_loc,kind\nk,g.png,ring\nl,g.png,ring\nm,g.png,\n";
     static uint8_t pixels[32 * 32];
     char path[64];
@@ -121,9 +123,30 @@ static void rows_take_part_where_they_can(void **state)
     training_set_close(&set);
 }
 
+/* An id may hold what separates fields. */
+static void bad_images_are_listed_by_id(void **state)
+{
+    static struct training_set set;
+    static struct csv list;
+    char path[64];
+    (void)state;
+    open_set("none", &set);
+    training_set_close(&set);
+    snprintf(path, sizeof path, "%s/bad.csv", folder);
+    assert_int_equal(csv_open(path, "list", 4096, &list), 0);
+    assert_int_equal(csv_next(&list), 1);
+    assert_int_equal(csv_next(&list), 1);
+    assert_int_equal(list.fields, 2);
+    assert_string_equal(list.field[0], "j, \"1\"");
+    assert_non_null(strstr(list.field[1], "nowhere.png"));
+    assert_int_equal(csv_next(&list), 0);
+    csv_close(&list);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(rare_classes_count_more),
+                                       cmocka_unit_test(bad_images_are_listed_by_id),
                                        cmocka_unit_test(rows_take_part_where_they_can)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
