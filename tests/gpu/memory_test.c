@@ -250,6 +250,42 @@ static void score_on(struct backend_context *context, enum reducer reducer, int 
     head_set_free(&heads);
 }
 
+/* Some heads in large batches, so that a slot has some MiB. */
+static void fit_on(struct backend_context *context)
+{
+    static uint16_t embedding[ROWS * INPUTS], votes[ROWS * ANSWERS];
+    static uint64_t row[ROWS];
+    struct schema schema;
+    struct head_set heads;
+    struct fit_report report;
+    small_schema(&schema, 2, (int[]){3, 2}, (int[]){-1, 1});
+    for (size_t i = 0; i < ROWS * INPUTS; i++)
+        embedding[i] = half_from_float(uniform(5, i) - 0.5f);
+    for (size_t i = 0; i < ROWS * ANSWERS; i++)
+        votes[i] = (uint16_t)(40 * uniform(7, i));
+    for (uint64_t i = 0; i < ROWS; i++)
+        row[i] = i;
+    assert_int_equal(head_set_new(2, INPUTS, ANSWERS, &heads), 0);
+    head_set_standardise(&heads, embedding, INPUTS * sizeof *embedding, NULL, ROWS);
+    head_set_reset(&heads, (float[]){2, 3, 2, 4, 4});
+    struct fit_request request = {.schema = &schema,
+                                  .embedding = embedding,
+                                  .embedding_stride_bytes = INPUTS * sizeof *embedding,
+                                  .votes = votes,
+                                  .votes_stride_bytes = ANSWERS * sizeof *votes,
+                                  .train_row = row,
+                                  .train_count = ROWS,
+                                  .seed = SEED,
+                                  .learning_rate = 0.003f,
+                                  .bias_rate = 0.03f,
+                                  .batch = 1024,
+                                  .epochs_max = 4,
+                                  .patience = 4,
+                                  .stop = look_at_pinned};
+    assert_int_equal(cuda->head_fit(context, &request, &heads, &report), 0);
+    head_set_free(&heads);
+}
+
 static void score(int devices, float *information)
 {
     struct backend_context *context;
@@ -333,6 +369,9 @@ static void pinned_memory_is_told_of_every_job(void **state)
     cuda->close_training(training);
     score_on(context, REDUCE_INFORMATION, 40, output);
     assert_told_pinned(1, pinned_meanwhile - before);
+    fit_on(context);
+    assert_told_pinned(2, pinned_meanwhile - before);
+    assert_true(pinned_meanwhile - before > (size_t)2 << 20);
     cuda->close(context);
 }
 
