@@ -80,13 +80,31 @@ ctl a train trunk >/dev/null # its number is never given again: galaxies may hav
 wait_until 180 training_is '.training.step == "training" and .training.trunk == 5'
 ctl a train discard >/dev/null
 
-# Back to a model of the first trunk, whose embeddings are still there; another restart changes nothing.
+# A rollback that cannot be written changes nothing, the trunk in use neither.
+{ head -1 "$folder/survey/truth.csv"; sed -n '2s/^sim1-[0-9]*/late/p' "$folder/survey/truth.csv"; } >"$folder/survey/late.csv"
+import a "$folder/survey/late.csv"
+embedded() { [ "$(grep -c "embedded 601 galaxies" "$folder/a.log")" = "$1" ]; }
+cycle=$(ctl a --json status | jq .cycle.number)
+wait_until 60 embedded 1
+wait_until 60 status_is a ".cycle.number > $cycle and .cycle.step == \"idle\""
+mv "$folder/a/models/previous" "$folder/previous"
+mkdir "$folder/a/models/previous"
+champion=$(ctl a --json status | jq .champion)
+refused() { ! ctl a rollback 1 >"$folder/said" 2>&1 && grep -q "models/previous" "$folder/said"; }
+wait_until 60 refused # while a model is trained for other reasons
+status_is a ".champion == $champion and .trunk == 2" || fail "a refused rollback left another trunk: $(ctl a --json status)"
+rmdir "$folder/a/models/previous"
+mv "$folder/previous" "$folder/a/models/previous"
+
+# Back to a model of the first trunk, whose embeddings are still there; a galaxy that it has not seen follows, and another restart
+# changes nothing.
 ctl a rollback 1 >/dev/null
 wait_until 60 status_is a '.champion == 1 and .trunk == 1 and .cycle.step == "idle"'
+wait_until 60 embedded 2
 murder a
 start a
 ready a
 status_is a '.champion == 1 and .trunk == 1' || fail "a restart forgot the rollback: $(ctl a --json status)"
-wait_until 60 status_is a '.cycle.step == "idle" and .queue_length == 12 and .galaxies.embedded == 600'
+wait_until 60 status_is a '.cycle.step == "idle" and .queue_length == 12 and .galaxies.embedded == 601'
 stop a
 echo "train_trunk: all passed"
