@@ -281,6 +281,7 @@ static int start_publish(struct daemon *daemon)
     int code = daemon->publisher->publish(daemon->feed, cycle->number, cycle->champion, daemon->queue.entries,
                                           daemon->queue.count);
     FAULT(FEED_PUBLISHED);
+    feed_note(daemon, code);
     if (!code)
         next_step(daemon);
     return code;

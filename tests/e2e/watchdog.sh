@@ -42,8 +42,13 @@ starved() { # not fed for 2 s, while requests are answered
 }
 wait_for_turns() { for _ in $(seq 20); do pause; done; }
 wait_until 60 starved
+feed_fails() { status_is a '.problems | tostring | test("the feed does not reach its subscribers: cannot write the feed record")'; }
+feed_fails || fail "status does not say why: $(ctl a --json status | jq -c .problems)"
+[ "$(grep -c 'the feed does not reach its subscribers' "$folder/a.log")" = 1 ] || fail "the log does not say it once"
 rm "$folder/small/ballast"
 now=$(grep -c "^WATCHDOG" "$folder/told")
 wait_until 60 fed $((now + 3))
+! feed_fails || fail "it is not over for status"
+grep -q 'the feed reaches its subscribers again' "$folder/a.log" || fail "it is not over for the log"
 stop a
 echo "no heartbeat, no watchdog"
