@@ -23,7 +23,12 @@
 #define LET_GO_MS          1000 /* a close waits so long for what is being connected */
 #define COPY_BYTES         65536
 #define STOPPED            "stopped by a signal while waiting for the database"
-#define ASYNC_SETTINGS     "SET statement_timeout = '30s'; SET client_min_messages = warning; LISTEN triage_vote"
+#define LISTEN_AGAIN_MS    1000
+
+/* What a connection starts with, one after the other: a standby refuses LISTEN, and in one message would take the rest back. */
+enum { SETTINGS = 3, SETTING_LISTEN = SETTINGS - 1 };
+static const char *const async_settings[SETTINGS] = {"SET statement_timeout = '30s'",
+                                                     "SET client_min_messages = warning", "LISTEN triage_vote"};
 
 /* PGresult under another name, so that the header needs no libpq. */
 struct database_result {
@@ -45,6 +50,9 @@ struct database {
     struct attempt *attempt; /* to make it, while it is being made */
     char *url;
     bool asynchronous, noticed;
+    int setting;  /* of those of a connection, the one sent last */
+    bool is_deaf; /* a standby refused to LISTEN */
+    int64_t listen_ms;
     enum database_state state;
     char problem[256];
     int64_t deadline_ms, retry_at_ms;
@@ -574,6 +582,40 @@ bool database_take_notice(struct database *database)
     return noticed;
 }
 
+static void send_setting(struct database *database)
+{
+    if (!PQsendQuery(database->connection, async_settings[database->setting]))
+        go_down(database, PQerrorMessage(database->connection));
+}
+
+static void become_ready(struct database *database)
+{
+    database->state = DATABASE_READY;
+    database->failures = 0;
+    database->problem[0] = 0;
+    database->noticed = true; /* votes may have come while nobody listened */
+    database->listen_ms = clock_patience_ms();
+}
+
+static void on_listen(void *context, int code, const struct database_result *result)
+{
+    struct database *database = context;
+    (void)result;
+    database->is_deaf = code != 0;
+    database->noticed |= !code;
+}
+
+/* A standby that has become the primary keeps its connections, and takes LISTEN from then on. */
+static void listen_again(struct database *database)
+{
+    int64_t now_ms = clock_patience_ms();
+    if (!database->is_deaf || now_ms - database->listen_ms < LISTEN_AGAIN_MS)
+        return;
+    database->listen_ms = now_ms;
+    database_send(database, async_settings[SETTING_LISTEN], 0, NULL, on_listen,
+                  database); /* where it has no room: next time */
+}
+
 /* Settings and LISTEN first, and only then is it ready. */
 static void settle(struct database *database)
 {
@@ -588,13 +630,19 @@ static void settle(struct database *database)
     while (!PQisBusy(database->connection)) {
         PGresult *rows = PQgetResult(database->connection);
         if (!rows) {
-            database->state = DATABASE_READY;
-            database->failures = 0;
-            database->problem[0] = 0;
-            database->noticed = true; /* votes may have come while nobody listened */
+            if (++database->setting < SETTINGS)
+                send_setting(database);
+            else
+                become_ready(database);
             return;
         }
+        int code = result_code(database->connection, rows);
+        database->is_deaf = code && database->setting == SETTING_LISTEN && is_read_only(rows);
         PQclear(rows);
+        if (code && !database->is_deaf) {
+            go_down(database, error_message());
+            return;
+        }
     }
 }
 
@@ -614,8 +662,9 @@ static void step_connecting(struct database *database)
     }
     PQsetnonblocking(database->connection, 1);
     database->deadline_ms = clock_patience_ms() + ANSWER_WITHIN_MS;
-    if (!PQsendQuery(database->connection, ASYNC_SETTINGS))
-        go_down(database, PQerrorMessage(database->connection));
+    database->setting = 0;
+    database->is_deaf = false;
+    send_setting(database);
 }
 
 static void send_next(struct database *database)
@@ -744,6 +793,7 @@ void database_step(struct database *database)
         step_connecting(database);
         return;
     }
+    listen_again(database);
     for (int i = 0; i < 8 && database->state == DATABASE_READY; i++) {
         int before = database->waiting;
         send_next(database);

@@ -61,7 +61,8 @@ void database_copy_field(struct text *line, const char *value);
 /* Called once for each statement: code 0 and a result valid during the call, or a negative code and error_message(). */
 typedef void database_done(void *context, int code, const struct database_result *result);
 
-/* Begins connecting and keeps the connection alive from then on: back-off 0.25 to 1 s, LISTEN triage_vote each time. Threads of
+/* Begins connecting and keeps the connection alive from then on: back-off 0.25 to 1 s, LISTEN triage_vote each time,
+ * and once a second on a standby, which refuses it, until that is the primary. Threads of
  * its own connect, since name servers may let one wait; nothing here blocks but database_close(), a second at most. */
 int database_start(const char *url, struct database **ret_database);
 

@@ -493,6 +493,59 @@ static void a_full_server_keeps_a_slow_connection(void **state)
     database_close(database);
 }
 
+/* pg_ctl of the version and as the user of the cluster in `folder`. */
+static void control_server(const char *folder, const char *words)
+{
+    char command[1000];
+    snprintf(command, sizeof command,
+             "cd '%s'; bin=/usr/lib/postgresql/$(cat data/PG_VERSION)/bin; as=; [ $(id -u) != 0 ] || "
+             "as=\"setpriv --reuid=$(stat -c %%u data) --regid=$(stat -c %%g data) --clear-groups\"; "
+             "$as $bin/pg_ctl -s -w -D data -l control.log -o \"-k $PWD/socket -c listen_addresses=\" %s",
+             folder, words);
+    assert_int_equal(system(command), 0);
+}
+
+/* A connection to a standby has its settings, and hears of votes once that is the primary. */
+static void a_standby_becomes_the_primary(void **state)
+{
+    struct test_database *test = *state;
+    struct private_postgres postgres;
+    struct database *database, *other;
+    struct outcome timeout = {0};
+    char path[300], command[400];
+    snprintf(path, sizeof path, "%s/standby", test->folder);
+    assert_int_equal(private_postgres_start(path, &postgres), 0);
+    assert_int_equal(private_postgres_stop(&postgres), 0);
+    control_server(path, "start"); /* with the log of writes that a standby needs */
+    control_server(path, "stop");
+    snprintf(command, sizeof command, "touch '%s/data/standby.signal'", path);
+    assert_int_equal(system(command), 0);
+    control_server(path, "start");
+
+    assert_int_equal(database_start(postgres.url, &database), 0);
+    turn_until(database, DATABASE_READY);
+    assert_int_equal(database_send(database,
+                                   "SELECT pg_is_in_recovery()::int * (current_setting('statement_timeout') = "
+                                   "'30s')::int * pg_backend_pid()",
+                                   0, NULL, on_done, &timeout),
+                     0);
+    TURN_WHILE(!timeout.calls, database);
+    assert_true(timeout.value > 0);
+    assert_true(database_take_notice(database));
+    assert_int_equal(database_open(postgres.url, &other), 0);
+    test_database_script(other, "SELECT pg_promote()");
+    TURN_WHILE(!database_take_notice(database), database); /* votes may have come before it listened */
+    test_database_script(other, "NOTIFY triage_vote");
+    TURN_WHILE(!database_take_notice(database), database);
+    struct outcome after = {0};
+    assert_int_equal(database_send(database, "SELECT pg_backend_pid()", 0, NULL, on_done, &after), 0);
+    TURN_WHILE(!after.calls, database);
+    assert_int_equal(after.value, timeout.value); /* the same connection */
+    database_close(other);
+    database_close(database);
+    control_server(path, "stop");
+}
+
 static void arrays_of_numbers_are_read(void **state)
 {
     (void)state;
@@ -553,6 +606,7 @@ int main(void)
         cmocka_unit_test(a_lost_connection_is_told_and_mended),
         cmocka_unit_test(after_a_signal_only_closing_is_left),
         cmocka_unit_test(a_full_server_keeps_a_slow_connection),
+        cmocka_unit_test(a_standby_becomes_the_primary),
         cmocka_unit_test(arrays_of_numbers_are_read),
     };
     return cmocka_run_group_tests(tests, test_database_setup, test_database_teardown);
