@@ -91,16 +91,18 @@ static int open_fit(struct finetune *finetune)
     free(values);
     if (result || !file_exists(finetune->checkpoint))
         return result;
-    int before, now = finetune->compute.backend->threads(finetune->compute.context);
-    result = trunk_fit_load(finetune->fit, finetune->checkpoint, &before);
+    char before[TRUNK_MEANS_BYTES], now[TRUNK_MEANS_BYTES];
+    result = trunk_fit_load(finetune->fit, finetune->checkpoint, before);
     if (result)
         return result;
+    trunk_fit_means(finetune->fit, now);
     fprintf(stderr, "going on from %s, epoch %d\n", finetune->checkpoint, trunk_fit_epochs(finetune->fit));
-    if (before != now)
-        fprintf(stderr,
-                "triaged: the run so far had %d threads, now it has %d: it ends within rounding of what it would have "
-                "been; for the same bytes stop it now and give --set worker.threads=%d\n",
-                before, now, before);
+    if (strcmp(before, now) != 0)
+        fprintf(
+            stderr,
+            "triaged: the run so far had %s, now it has %s: it ends within rounding of what it would have been; for "
+            "the same bytes stop it now and set worker.backend, worker.threads and worker.devices back\n",
+            before, now);
     return 0;
 }
 

@@ -23,8 +23,8 @@
     X(EMBEDDED, "embedded", "every galaxy has an embedding")                                                           \
     X(EMBEDDING_FAILED, "embedding-failed", "embedding is tried again")                                                \
     X(FALLBACK, "fallback", "the CPU computes although a GPU is configured")                                           \
-    X(FEED_FAILED, "feed-failed", "the feed's sockets or its record fail")                                             \
-    X(FEED_RESTORED, "feed-restored", "they work again")                                                               \
+    X(FEED_FAILED, "feed-failed", "the feed does not reach its subscribers")                                           \
+    X(FEED_RESTORED, "feed-restored", "the feed reaches its subscribers again")                                        \
     X(FIT_FAILED, "fit-failed", "a fit ended in an error")                                                             \
     X(FIT_IMPOSSIBLE, "fit-impossible", "nothing to fit on yet")                                                       \
     X(FIT_SAMPLED, "fit-sampled", "more labels than a fit takes")                                                      \
@@ -58,12 +58,12 @@
     X(TRUNK_FILE_DAMAGED, "trunk-file-damaged", "a file of the trunk's run was set aside")                             \
     X(TRUNK_GIVEN_UP, "trunk-given-up", "teaching the trunk ended without a new one")                                  \
     X(TRUNK_IN_USE, "trunk-in-use", "a new trunk serves")                                                              \
+    X(TRUNK_MEANS, "trunk-means", "teaching the trunk goes on with another backend, or other threads or devices")      \
     X(TRUNK_NOT_NOTED, "trunk-not-noted",                                                                              \
       "that the trunk was taught is not on the disk: a restart may teach it too soon")                                 \
     X(TRUNK_RESUMED, "trunk-resumed", "teaching the trunk goes on after a restart")                                    \
     X(TRUNK_STARTED, "trunk-started", "teaching a new trunk begins")                                                   \
     X(TRUNK_STEP_FAILED, "trunk-step-failed", "a step of teaching the trunk is tried again")                           \
-    X(TRUNK_THREADS, "trunk-threads", "teaching the trunk goes on with another number of threads")                     \
     X(TRUNK_TRAINED, "trunk-trained", "a new trunk is taught; every galaxy is embedded again")                         \
     X(VOTES_FAILED, "votes-failed", "votes were not applied; they wait")                                               \
     X(VOTES_QUARANTINED, "votes-quarantined", "votes name something unknown")                                          \

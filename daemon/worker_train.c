@@ -142,18 +142,19 @@ static int start_values(struct slice *slice, const struct net *net, float *value
 static int go_on(struct slice *slice)
 {
     struct worker *worker = slice->worker;
-    int before = 0, now = worker->backend->threads(worker->context);
-    int result = trunk_fit_load(slice->fit, slice->checkpoint, &before);
+    char before[TRUNK_MEANS_BYTES], now[TRUNK_MEANS_BYTES];
+    int result = trunk_fit_load(slice->fit, slice->checkpoint, before);
+    trunk_fit_means(slice->fit, now);
     if (result == ERROR_INPUT || result == ERROR_STATE) {
         log_warning(EVENT_TRUNK_FILE_DAMAGED, "%s; set aside, trunk %u is trained from the beginning", error_message(),
                     slice->trunk);
         models_set_aside_checkpoint(&worker->config, slice->trunk);
         return 0;
     }
-    if (!result && before != now)
-        log_warning(EVENT_TRUNK_THREADS,
-                    "trunk %u goes on with %d threads after %d: the same within rounding, but not to the byte",
-                    slice->trunk, now, before);
+    if (!result && strcmp(before, now) != 0)
+        log_warning(EVENT_TRUNK_MEANS,
+                    "trunk %u goes on with %s after %s: the same within rounding, but not to the byte", slice->trunk,
+                    now, before);
     return result == ERROR_NOT_FOUND ? 0 : result;
 }
 

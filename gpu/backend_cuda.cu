@@ -71,6 +71,7 @@ extern "C" __attribute__((visibility("default"))) const struct backend backend_c
     .open = ranks_open,
     .close = ranks_close,
     .threads = threads,
+    .devices = ranks_count,
     .tell = tell,
     .for_each = for_each,
     .compile = gpu_compile,

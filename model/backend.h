@@ -119,6 +119,7 @@ struct backend {
     int (*open)(int threads, int devices, struct backend_context **ret_context);
     void (*close)(struct backend_context *context); /* NULL is fine */
     int (*threads)(const struct backend_context *context);
+    int (*devices)(const struct backend_context *context); /* NULL in cpu */
 
     /* (NULL in cpu) From now on says what each job is about to take of a device, before it takes it: not again as long as it is
      * the same. By any thread. */

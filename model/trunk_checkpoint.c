@@ -1,6 +1,7 @@
 /*
  * A training run as one file, see trunk_fit.h. Little-endian, no padding:
- *   "GZTRAIN\n"  uint32 format version  uint32 threads  uint64 bytes of the whole file
+ *   "GZTRAIN\n"  uint32 format version  uint32 0  uint64 bytes of the whole file
+ *   means        char [32], what trunk_fit_means() says, 0 behind it
  *   identity     what a run must share with the file to go on from it, one 128-bit hash as text each, in the order of the
  *                table below
  *   counters     struct trunk_counters
@@ -21,15 +22,16 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "checkpoints are littl
 
 #define MAGIC          "GZTRAIN\n"
 #define MAGIC_BYTES    8
-#define FORMAT_VERSION 3
+#define FORMAT_VERSION 4
 #define CHECKSUM       8
 #define FILE_MAX       ((size_t)4 << 30)
 #define IDENTITIES     5
 
 struct prefix {
     char magic[MAGIC_BYTES];
-    uint32_t version, threads;
+    uint32_t version, reserved;
     uint64_t bytes;
+    char means[TRUNK_MEANS_BYTES];
     char identity[IDENTITIES][HASH_TEXT_BYTES - 1];
     struct trunk_counters at;
 };
@@ -86,6 +88,14 @@ static void put(char **at, const void *bytes, size_t count)
     *at += count;
 }
 
+void trunk_fit_means(const struct trunk_fit *fit, char means[TRUNK_MEANS_BYTES])
+{
+    const struct backend *backend = fit->backend;
+    int count = backend->devices ? backend->devices(fit->context) : backend->threads(fit->context);
+    snprintf(means, TRUNK_MEANS_BYTES, "%s, %d %s%s", backend->name, count, backend->devices ? "device" : "thread",
+             count == 1 ? "" : "s");
+}
+
 int trunk_fit_save(struct trunk_fit *fit, const char *path)
 {
     int result = trunk_fit_fetch(fit);
@@ -93,7 +103,7 @@ int trunk_fit_save(struct trunk_fit *fit, const char *path)
         return result;
     size_t floats = fit->count * sizeof(float), curve = ((size_t)fit->at.epoch + 1) * sizeof *fit->history;
     struct prefix prefix = {.magic = MAGIC, .version = FORMAT_VERSION, .at = fit->at};
-    prefix.threads = (uint32_t)fit->backend->threads(fit->context);
+    trunk_fit_means(fit, prefix.means);
     prefix.bytes = sizeof prefix + curve + 4 * floats + CHECKSUM;
     identify(fit, prefix.identity);
     char *bytes = malloc(prefix.bytes), *at = bytes;
@@ -157,7 +167,7 @@ static void take(const char **at, void *bytes, size_t count)
     *at += count;
 }
 
-int trunk_fit_load(struct trunk_fit *fit, const char *path, int *ret_threads)
+int trunk_fit_load(struct trunk_fit *fit, const char *path, char ret_means[TRUNK_MEANS_BYTES])
 {
     struct prefix prefix;
     char *bytes;
@@ -172,7 +182,7 @@ int trunk_fit_load(struct trunk_fit *fit, const char *path, int *ret_threads)
         const char *at = bytes + sizeof prefix;
         trunk_judging_end(fit);
         fit->at = prefix.at;
-        *ret_threads = (int)prefix.threads;
+        snprintf(ret_means, TRUNK_MEANS_BYTES, "%.*s", TRUNK_MEANS_BYTES - 1, prefix.means);
         fit->ordered_epoch = -1;
         fit->held = fit->ahead = 0;
         take(&at, fit->history, ((size_t)fit->at.epoch + 1) * sizeof *fit->history);

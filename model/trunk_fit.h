@@ -23,6 +23,7 @@
 #define TRUNK_FIT_EPOCHS_MAX 10000
 #define TRUNK_FIT_BATCH_MAX  1024
 #define TRUNK_FIT_BLOCKS_MAX 64
+#define TRUNK_MEANS_BYTES    32
 
 struct trunk_recipe {
     double learning_rate, weight_decay;
@@ -122,11 +123,14 @@ const float *trunk_fit_best(const struct trunk_fit *fit);
 /*
  * The whole state of a run in one file, written durably: values, moments, best values, counters, curve. Loading refuses, with
  * the reason, a file that is cut short or damaged, of another version, of another net, target (its class weights included),
- * schema, recipe or data (ERROR_INPUT or ERROR_STATE); the fit is untouched by a failure. `ret_threads` is the number of threads
- * of the run so far: with as many it ends with the same bytes as a run that never stopped, with another number within rounding.
+ * schema, recipe or data (ERROR_INPUT or ERROR_STATE); the fit is untouched by a failure. `ret_means` are those of the run so far:
+ * with the same ones it ends with the same bytes as a run that never stopped, with others within rounding.
  */
 int trunk_fit_save(struct trunk_fit *fit, const char *path);
-int trunk_fit_load(struct trunk_fit *fit, const char *path, int *ret_threads);
+int trunk_fit_load(struct trunk_fit *fit, const char *path, char ret_means[TRUNK_MEANS_BYTES]);
+
+/* What the sums of this fit are shared among, "cpu, 4 threads" or "cuda, 2 devices". */
+void trunk_fit_means(const struct trunk_fit *fit, char means[TRUNK_MEANS_BYTES]);
 
 /* Predictions of rows under `values`, [count][outputs], without dropout, on the plain view; `views` > 1 averages over random ones. */
 int trunk_fit_predict(const struct trunk_fit *fit, const float *values, const uint64_t *row, size_t count, int views,

@@ -191,9 +191,9 @@ void fuzz_checkpoint_open(void)
 
 void fuzz_checkpoint(const uint8_t *bytes, size_t length)
 {
-    int threads;
+    char means[TRUNK_MEANS_BYTES];
     for (int right = 0; right < 2; right++)
-        trunk_fit_load(fit, right ? seal(bytes, length) : fuzz_file(bytes, length), &threads);
+        trunk_fit_load(fit, right ? seal(bytes, length) : fuzz_file(bytes, length), means);
 }
 
 int fuzz_checkpoint_seed(int number, struct text *out)

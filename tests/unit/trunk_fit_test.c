@@ -22,6 +22,11 @@
 
 #include <cmocka.h>
 
+#ifdef TEST_BACKEND_CUDA
+#define MEANS "cuda, 1 device"
+#else
+#define MEANS "cpu, 2 threads"
+#endif
 #define ROWS       96
 #define VALIDATION 24
 #define SIDE       32
@@ -269,9 +274,9 @@ static void resumes_bit_for_bit(void **state)
         assert_int_equal(trunk_fit_step(fit), 0); /* lost by the kill */
         trunk_fit_close(fit);
         fit = open_fit(&target, &how);
-        int threads = 0;
-        assert_int_equal(trunk_fit_load(fit, path, &threads), 0);
-        assert_int_equal(threads, 2);
+        char means[TRUNK_MEANS_BYTES];
+        assert_int_equal(trunk_fit_load(fit, path, means), 0);
+        assert_string_equal(means, MEANS);
         assert_true(trunk_fit_progress(fit) == progress);
         run_to_the_end(fit);
         assert_memory_equal(trunk_fit_best(fit), trunk_fit_best(whole), bytes);
@@ -290,7 +295,8 @@ static void a_process_for_each_step(void **state)
     struct target target = classes();
     struct trunk_recipe how = recipe();
     char path[256];
-    int threads, over = 0, steps = 0;
+    char means[TRUNK_MEANS_BYTES];
+    int over = 0, steps = 0;
     (void)state;
     snprintf(path, sizeof path, "%s/checkpoint", folder);
     how.epochs_max = 2;
@@ -301,7 +307,7 @@ static void a_process_for_each_step(void **state)
         assert_int_equal(trunk_fit_save(fit, path), 0);
         trunk_fit_close(fit);
         fit = open_fit(&target, &how);
-        assert_int_equal(trunk_fit_load(fit, path, &threads), 0);
+        assert_int_equal(trunk_fit_load(fit, path, means), 0);
     }
     assert_int_equal(over, 1);
     assert_int_equal(steps, 2 + 2 * 6);
@@ -318,7 +324,8 @@ static void refuse(struct trunk_fit *fit, const char *path, const char *bytes, s
 {
     struct file_part part = {bytes, length};
     assert_int_equal(file_write(path, &part, 1, 0600), 0);
-    int threads, result = trunk_fit_load(fit, path, &threads);
+    char means[TRUNK_MEANS_BYTES];
+    int result = trunk_fit_load(fit, path, means);
     if (result != code || !strstr(error_message(), words))
         fail_msg("%d '%s', wanted %d '%s'", result, error_message(), code, words);
 }
@@ -346,7 +353,7 @@ static void refuses_other_checkpoints(void **state)
     refuse(fit, path, bytes, length, ERROR_STATE, "newer version");
     bytes[8] = 1;
     refuse(fit, path, bytes, length, ERROR_STATE, "older version");
-    bytes[8] = 3;
+    bytes[8] = 4;
     trunk_fit_close(fit);
     target.class_weight[1] = 3;
     fit = open_fit(&target, &how);
