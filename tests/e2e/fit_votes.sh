@@ -15,7 +15,7 @@ kill -TERM "$platform" && wait "$platform"
 wait_until 60 status_is a '.votes.waiting == 0 and .cycle.step == "idle"'
 stop a
 cp -a "$folder/a" "$folder/b"
-long=$'[heads]\nepochs_max = 800\npatience = 800\n[training]\ntrunk = off'
+long=$'[heads]\nepochs_max = 1200\npatience = 1200\n[training]\ntrunk = off'
 configure a "$long"
 configure b "$long"
 next=$(($(find "$folder/a/models" -name '*.model' -printf '%f\n' | sort | tail -1 | grep -o '^[0-9]*' | sed 's/^0*//') + 1))
@@ -30,8 +30,9 @@ undisturbed=$(figures b)
 stop b
 
 start a
-wait_until 60 status_is a '.cycle.step == "training" and .worker.job == "fit" and .worker.progress > 0'
+ready a
 worker=$(worker_of a)
+wait_until 60 status_is a '.cycle.step == "training" and .worker.job == "fit" and .worker.progress > 0'
 kill -STOP "$worker"
 status_is a '.worker.state == "busy" and .cycle.step == "training"' || fail "the training was over too soon to be disturbed"
 before=$(ctl a --json status | jq .votes.applied)

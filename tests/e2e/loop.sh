@@ -75,8 +75,10 @@ wait_until 60 cycles $((at + 2))
 agree "the daemon was killed"
 
 platform a --seed 6
+times=$(grep -c "the private database had ended" "$folder/a.log") || true
 kill -KILL "$(head -1 "$folder/a/postgres/data/postmaster.pid")"
-wait_until 60 status_is a '.database != "ok"'
+ended() { [ "$(grep -c "the private database had ended" "$folder/a.log")" -gt "$times" ]; }
+wait_until 60 ended
 wait_until 60 status_is a '.database == "ok"'
 wait_until 60 cycles $(($(number) + 2))
 agree "the database was killed"

@@ -33,7 +33,8 @@ stop a
 sed -i 's/^lease_s = 2/lease_s = 3600/' "$folder/a.conf"
 start a
 ready a
-wait_until 30 full
+leased() { queue | jq -e '.entries | length == 12 and all(.leased_until_ms > (now + 600) * 1000)' >/dev/null; } # not those of before
+wait_until 30 leased
 id=$(queue | jq -r '.entries[0].id')
 vote() { # FROM TO: classifications of different people, all saying "smooth"
     sql a "INSERT INTO triage.vote (classification, question, answer, id_str, voter)

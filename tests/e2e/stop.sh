@@ -18,7 +18,7 @@ left_over() { # processes of daemon a: its worker, and whatever works in its dat
 nothing_left() { [ -z "$(left_over)" ]; }
 stops() { # WHILE: within the limit systemd is told of, and completely
     ends a TERM "$1"
-    wait_until 2 nothing_left # a killed server's children end when they notice
+    wait_until 30 nothing_left # a killed server's children end when they notice
 }
 postmaster() { head -1 "$folder/a/postgres/data/postmaster.pid"; }
 as_before() { # the pool and the queue are those of the last run
@@ -34,7 +34,7 @@ wait_until 60 status_is a '.galaxies.embedded >= 32'
 stops "embedding"
 start a
 ready a
-wait_until 60 status_is a '.galaxies.embedded == 150 and .queue_length == 12 and .cycle.step == "idle"'
+wait_until 240 status_is a '.galaxies.embedded == 150 and .queue_length == 12 and .cycle.step == "idle"'
 before=$(ctl a --json queue | jq -c '[.entries[] | [.id, .stream]]')
 stops "idle"
 start a

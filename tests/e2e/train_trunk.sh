@@ -59,7 +59,7 @@ start a
 ready a
 training_is '.training.step != "off" and .training.trunk == 2' || fail "training did not go on: $(training)"
 cmp "$folder/labels" "$folder/a/models/trunk-000002.labels" || fail "the labels of a run changed"
-wait_until 400 training_is '.training.step == "off"'
+wait_until 900 training_is '.training.step == "off"'
 training_is '.trunk == 2 and .training.labels >= 500' || fail "the trained trunk is not in use: $(training); $(tail -5 "$folder/a.log")"
 one_trunk
 wait_until 60 status_is a '.cycle.step == "idle" and .galaxies.embedded == 600 and .queue_length == 12'

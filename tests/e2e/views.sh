@@ -18,7 +18,7 @@ for setup in 'a 1 2 0.2' 'b 2 2 0.2' 'plain 1 1 0'; do
     import "$name" "$folder/survey/truth.csv"
     start "$name"
     ready "$name"
-    wait_until 60 ranked "$name"
+    wait_until 240 ranked "$name"
 done
 for name in a b plain; do scores "$name" >"$folder/$name.scores"; done
 [ "$(jq length "$folder/a.scores")" = 12 ] || fail "no queue: $(cat "$folder/a.scores")"

@@ -69,8 +69,11 @@ static int cuts, steps;
 
 static void make_model(uint32_t number, struct model *model)
 {
-    *model = (struct model){
-        .number = number, .trunk_version = 1, .schema_name = "small", .architecture = "x", .trunk_name = "y"};
+    *model = (struct model){.number = number,
+                            .trunk_version = 1,
+                            .schema_name = "small",
+                            .architecture = "efficientnet_b0",
+                            .trunk_name = "y"};
     memcpy(model->schema_hash, schema.hash, HASH_TEXT_BYTES);
     assert_int_equal(head_set_new(1, 40, 5, &model->heads), 0);
     model->heads.model = number;
@@ -137,6 +140,7 @@ static void models_are_the_old_or_the_new_ones(void **state)
     small_schema(&schema, 2, (int[]){3, 2}, (int[]){-1, 0});
     snprintf(config.state, sizeof config.state, "%s", live);
     config.models_keep = 100;
+    snprintf(config.trunk_network, sizeof config.trunk_network, "efficientnet_b0");
     snprintf(models, sizeof models, "%s/models", live);
     snprintf(models_after, sizeof models_after, "%s/models", after);
     assert_int_equal(file_make_folder(models, 0755) | file_make_folder(models_after, 0755), 0);
