@@ -410,7 +410,8 @@ int worker_rank(struct worker *worker, const json_t *job, json_t *answer)
     double started_s = clock_s();
     worker_take_trunk(worker, job);
     int result = model ? open_model(&ranking, model) : 0;
-    ranking.cold = !model || !(ranking.model.challenger_nll < ranking.model.constant_nll); /* NaN: never measured */
+    /* One that was never measured (NaN), for want of votes for the gate, serves. */
+    ranking.cold = !model || ranking.model.challenger_nll >= ranking.model.constant_nll;
     if (!result && model)
         result = score_pool(&ranking);
     json_object_set_new(answer, "score_s", json_real(ranking.scored ? clock_s() - started_s : 0));
