@@ -20,8 +20,8 @@ enum database_state { DATABASE_CONNECTING, DATABASE_READY, DATABASE_DOWN };
 /* --- blocking: for start, import and tools ------------------------------------------------------------------ */
 
 /*
- * Connects within 4 s; what name servers take comes on top. ERROR_UNAVAILABLE with the server's words. This and the next two return ERROR_CANCELLED when SIGTERM or
- * SIGINT is blocked and pending; the connection can then only be closed.
+ * Connects within 4 s; what name servers take comes on top. ERROR_UNAVAILABLE with the server's words. This and the next two
+ * return ERROR_CANCELLED when SIGTERM or SIGINT is blocked and pending; the connection can then only be closed.
  */
 int database_open(const char *url, struct database **ret_database);
 

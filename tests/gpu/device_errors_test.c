@@ -21,79 +21,62 @@
 
 static const struct backend *const cuda = BACKEND_UNDER_TEST;
 
+/* Two devices learn until what was planted ends it: the error says `words`, it stays so, and closing leaves nothing. */
+static void learn_until_lost(const char *words, int place)
+{
+    float *embeddings = malloc(IMAGES * job.outputs * sizeof *embeddings),
+          *gradient = malloc(job.count * sizeof *gradient);
+    struct train_pass pass = {.seed = SEED, .step = 1, .key = job.key, .live_norm = 1};
+    struct backend_context *context = NULL;
+    struct training *training = NULL;
+    struct learned own = new_learned();
+    int result = cuda->open(1, 2, &context);
+    if (!result)
+        result = cuda->open_training(context, &job.net, IMAGES, &training);
+    for (int again = 0; again < 8 && !result; again++) {
+        result = cuda->train_forward(training, own.value, job.images, IMAGES, &pass, embeddings);
+        if (!result)
+            result = cuda->train_backward(training, own.value, job.slopes, 0, gradient, NULL);
+    }
+    if (result != ERROR_UNAVAILABLE || !strstr(error_message(), words))
+        fail_msg("lost after %d operations: result %d (%s), not %s", place, result, error_message(), words);
+    if (training)
+        assert_int_equal(cuda->train_forward(training, own.value, job.images, IMAGES, &pass, embeddings),
+                         ERROR_UNAVAILABLE);
+    cuda->close_training(training);
+    cuda->close(context);
+    standin_restore_device();
+    assert_clean();
+    free_learned(&own);
+    free(embeddings);
+    free(gradient);
+}
+
 static void a_lost_device_keeps_nobody_waiting(void **state)
 {
     (void)state;
-    for (uint64_t place = 0; place < 400; place += 37) {
-        float *embeddings = malloc(IMAGES * job.outputs * sizeof *embeddings),
-              *gradient = malloc(job.count * sizeof *gradient);
-        struct train_pass pass = {.seed = SEED, .step = 1, .key = job.key, .live_norm = 1};
-        struct backend_context *context = NULL;
-        struct training *training = NULL;
-        struct learned own = new_learned();
-        standin_set_devices(2);
-        standin_lose_device_after(place);
-        int result = cuda->open(1, 2, &context);
-        if (!result)
-            result = cuda->open_training(context, &job.net, IMAGES, &training);
-        for (int again = 0; again < 8 && !result; again++) {
-            result = cuda->train_forward(training, own.value, job.images, IMAGES, &pass, embeddings);
-            if (!result)
-                result = cuda->train_backward(training, own.value, job.slopes, 0, gradient, NULL);
-        }
-        if (result != ERROR_UNAVAILABLE || !strstr(error_message(), "device is lost"))
-            fail_msg("lost after %d operations: result %d (%s)", (int)place, result, error_message());
-        cuda->close_training(training);
-        cuda->close(context);
-        standin_restore_device();
-        assert_clean();
-        standin_set_devices(1);
-        free_learned(&own);
-        free(embeddings);
-        free(gradient);
+    standin_set_devices(2);
+    for (int place = 0; place < 400; place += 37) {
+        standin_lose_device_after((uint64_t)place);
+        learn_until_lost("device is lost", place);
     }
+    standin_set_devices(1);
 }
 
 /* One of two devices is lost and the other is not: its sums would wait for ever, so it gives them up (ncclCommAbort). Whichever it is
- * and whenever: the error names the device, nothing waits, and closing leaves nothing. */
+ * and whenever: the error names the device and nothing waits. */
 static void one_of_two_devices_is_lost(void **state)
 {
     unsigned aborted = standin_aborted_sums();
     (void)state;
+    standin_set_devices(2);
     for (int place = 1; place < 260; place += 29) {
-        float *embeddings = malloc(IMAGES * job.outputs * sizeof *embeddings),
-              *gradient = malloc(job.count * sizeof *gradient);
-        struct train_pass pass = {.seed = SEED, .step = 1, .key = job.key, .live_norm = 1};
-        struct backend_context *context = NULL;
-        struct training *training = NULL;
-        struct learned own = new_learned();
         char named[16];
-        int lost = place % 2;
-        snprintf(named, sizeof named, "device %d: ", lost);
-        standin_set_devices(2);
-        standin_lose_one_device_after(lost, (uint64_t)place);
-        int result = cuda->open(1, 2, &context);
-        if (!result)
-            result = cuda->open_training(context, &job.net, IMAGES, &training);
-        for (int again = 0; again < 8 && !result; again++) {
-            result = cuda->train_forward(training, own.value, job.images, IMAGES, &pass, embeddings);
-            if (!result)
-                result = cuda->train_backward(training, own.value, job.slopes, 0, gradient, NULL);
-        }
-        if (result != ERROR_UNAVAILABLE || !strstr(error_message(), named))
-            fail_msg("device %d lost after %d: result %d (%s)", lost, place, result, error_message());
-        if (training) /* and it stays so */
-            assert_int_equal(cuda->train_forward(training, own.value, job.images, IMAGES, &pass, embeddings),
-                             ERROR_UNAVAILABLE);
-        cuda->close_training(training);
-        cuda->close(context);
-        standin_restore_device();
-        assert_clean();
-        standin_set_devices(1);
-        free_learned(&own);
-        free(embeddings);
-        free(gradient);
+        snprintf(named, sizeof named, "device %d: ", place % 2);
+        standin_lose_one_device_after(place % 2, (uint64_t)place);
+        learn_until_lost(named, place);
     }
+    standin_set_devices(1);
     assert_true(standin_aborted_sums() > aborted);
 }
 
